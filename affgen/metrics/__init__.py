@@ -1,0 +1,1 @@
+"""The figures of the field: every number in a table of results is computed in this package."""

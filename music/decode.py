@@ -1,0 +1,323 @@
+"""Recurrent, batched decoding: prior and decoder advance together, one code and one row at a time, at constant cost per row.
+
+For each row: the prior scores the next code; its latent enters the decoder; the row type is drawn, then the position, then the
+other fields, each from scores masked by the grammar. With guidance w the scores are neutral + w (steered - neutral)
+(Ho & Salimans, 2022), neutral and steered being one batch. With ``fusion="ca"`` (published) the decoder attends to the latents
+of the whole piece, so all codes are drawn first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from affgen.layers import State
+from music.config import MusicConfig
+from music.data import bars_left, places
+from music.grammar import Grammar
+from music.keys import UNKNOWN, scale_pitch_classes
+from music.model import Conditions, MusER
+from music.prior import Prior
+from music.recurrent import FastModel, FastPrior, Running, join, prime
+from music.tokens import (
+    BAR,
+    BEAT,
+    CHORD,
+    CONTI,
+    DURATION,
+    EMOTION,
+    EMOTION_ROW,
+    EOS,
+    FIRST_TEMPO,
+    IGN,
+    METRICAL,
+    NOTE,
+    PITCH,
+    TEMPO,
+    TYPE,
+    VELOCITY,
+    bars_of_rows,
+    tempo_values,
+)
+
+Steering = Callable[[int, float], np.ndarray]
+"""(bars, beats per minute) -> (bars, 3): valence, arousal and guidance of each bar."""
+
+TYPICAL_TEMPO = 100.0
+"""Beats per minute taken for curves in seconds until the piece has a tempo."""
+
+OUT_OF_KEY = 3.0
+"""Taken from the score of pitches outside an asked key."""
+
+
+@dataclass
+class Request:
+    """One piece to decode: ``bars`` or ``seconds`` (then bars follow from the tempo that is drawn), and what steers it.
+
+    ``rows`` (T, 8) and ``codes`` (T - 1,) of a beginning that is kept; ``quadrant`` 0..4 for models conditioned by a token.
+    """
+
+    seed: int
+    steer: Steering
+    bars: int = 16
+    seconds: float | None = None
+    key: int = UNKNOWN
+    tempo: int = 0
+    """Token id of a tempo that is kept throughout; 0: the model chooses."""
+    quadrant: int = 0
+    rows: np.ndarray | None = None
+    codes: np.ndarray | None = None
+
+
+@dataclass
+class _Piece:
+    """A request under way: what was drawn so far and its own source of randomness, independent of its neighbours."""
+
+    request: Request
+    random: np.random.Generator
+    rows: list[np.ndarray]
+    codes: list[int]
+    steering: np.ndarray = field(default_factory=lambda: np.zeros((1, 3)))
+    tempo: int = 0
+    """Id of the first tempo that was drawn; 0 before."""
+    offset: int = 0
+    """Rows that the running sums no longer hold."""
+    plan: np.ndarray | None = None
+
+
+@torch.inference_mode()
+def decode(model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]) -> list[np.ndarray]:
+    """Rows (T, 8) of each request, from the emotion row to the end row, all valid by :func:`music.grammar.first_invalid`."""
+    return _Decoder(model, prior, config, requests).run()
+
+
+class _Decoder:
+    """The loop state of :func:`decode`; finished pieces leave the batch."""
+
+    def __init__(self, model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]):
+        self.model, self.prior, self.config = model, prior, config
+        self.copies = 2 if config.model.conditioning == "rows" else 1
+        self.pieces = [_begin(request) for request in requests]
+        self.now = list(self.pieces)  # those that are still written
+        bars = np.array([request.bars for request in requests])
+        self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
+        self.out_of_key = np.stack([_key_bias(request.key, config) for request in requests] * self.copies)
+        self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
+        self.grammar.hear([piece.rows[1:] for piece in self.pieces])
+        self._restart()
+
+    def run(self) -> list[np.ndarray]:
+        """Decode to the end of every piece."""
+        while self.now:
+            if any(len(piece.rows) - piece.offset > self.config.model.max_rows for piece in self.now):
+                self._restart()
+            self._step()
+        return [np.stack(piece.rows) for piece in self.pieces]
+
+    # --- one row ----------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        uniform = np.stack([piece.random.random(8) for piece in self.now])
+        steering = self._steering()
+        va, told = self._told(steering)
+        last = np.tile(np.stack([piece.rows[-1] for piece in self.now]), (self.copies, 1))
+        code = self._code(last, va, told, steering[:, 2], uniform[:, 7])
+        features = self.fast.step(last, np.tile(code, self.copies), va, told, self.state)
+        rows = self._row(features, steering[:, 2], uniform)
+        self.grammar.advance(rows)
+        for piece, row, number in zip(self.now, rows, code.tolist(), strict=True):
+            piece.rows.append(row)
+            piece.codes.append(number)
+        self._hear_tempi(rows)
+        self._drop_finished(rows)
+
+    def _code(
+        self, last: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], guidance: np.ndarray, uniform: np.ndarray
+    ) -> np.ndarray:
+        """Draw the code (B,) of the next row, or read it from the plan of a model that draws all codes first."""
+        if self.now[0].plan is not None:
+            return np.array([piece.plan[len(piece.codes)] for piece in self.now])  # type: ignore[index]
+        heard = np.array([piece.codes[-1] if piece.codes else self.prior.codes + piece.rows[0][EMOTION] for piece in self.now])
+        scores = self.fast_prior.step(np.tile(heard, self.copies), last, va, told, self.prior_state)
+        return draw(_guide(scores, guidance), uniform, self.config.sampling.prior_temperature, self.config.sampling.prior_top_p)
+
+    def _row(self, features: np.ndarray, guidance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """Draw rows (B, 8): the type, then the position, then the rest, each within the grammar."""
+        sampling, grammar = self.config.sampling, self.grammar
+        rows = np.zeros((len(uniform), 8), dtype=np.int64)
+
+        def pick(column: int, scores: np.ndarray, allowed: np.ndarray) -> None:
+            chances = sampling.temperature[column], sampling.top_p[column]
+            rows[:, column] = draw(_guide(scores, guidance), uniform[:, column], *chances, allowed)
+
+        pick(TYPE, self.fast.type_scores(features), grammar.types())
+        kinds = np.tile(rows[:, TYPE], self.copies)
+        metrical = rows[:, TYPE] == METRICAL
+        if metrical.any():
+            allowed = np.where(metrical[:, None], grammar.beats(), np.arange(grammar.sizes[BEAT]) == IGN)
+            pick(BEAT, self.fast.scores(BEAT, features, kinds), allowed)
+        masks = grammar.fields(rows[:, TYPE], rows[:, BEAT])
+        columns = (TEMPO, CHORD) if (rows[:, BEAT] > BAR).any() else ()
+        columns += (PITCH, DURATION, VELOCITY) if (rows[:, TYPE] == NOTE).any() else ()
+        for column in columns:
+            scores = self.fast.scores(column, features, kinds)
+            pick(column, scores - self.out_of_key if column == PITCH else scores, masks[column])
+        return rows
+
+    # --- steering ---------------------------------------------------------------------------------------------------
+
+    def _steering(self) -> np.ndarray:
+        """Valence, arousal and guidance (B, 3) of the bar that each piece is in."""
+        bars = np.maximum(self.grammar.heard - 1, 0)
+        return np.stack([p.steering[min(bar, len(p.steering) - 1)] for p, bar in zip(self.now, bars, strict=True)])
+
+    def _told(self, steering: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Valence and arousal (n, 2) and the hints key, bars left and place (n,) of this row, for both copies of each piece."""
+        unknown = np.array([piece.request.seconds is not None and not piece.tempo for piece in self.now])
+        left = np.where(unknown, 0, bars_left(self.grammar.bars, self.grammar.heard))
+        key = np.array([piece.request.key for piece in self.now])
+        told = tuple(np.tile(array, self.copies) for array in (key, left, self.grammar.place))
+        return _with_neutral(steering[:, :2], self.copies), told
+
+    def _hear_tempi(self, rows: np.ndarray) -> None:
+        """The first tempo fixes how many bars the asked seconds are, and where in bars the curves are."""
+        for index in np.flatnonzero(rows[:, TEMPO] >= FIRST_TEMPO):
+            piece = self.now[index]
+            if piece.tempo:
+                continue
+            piece.tempo = int(rows[index, TEMPO])
+            bpm = float(tempo_values(self.config.tokens)[piece.tempo - FIRST_TEMPO])
+            if piece.request.seconds is not None:
+                self.grammar.bars[index] = bars_in(piece.request.seconds, bpm)
+                self.grammar.tempo[index] = piece.tempo
+            piece.steering = piece.request.steer(int(self.grammar.bars[index]), bpm)
+
+    # --- beginnings, long pieces, ends --------------------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        """Make the running sums anew from the last bars of every piece, so that no context outgrows the training length."""
+        primed = [self._prime(index, piece) for index, piece in enumerate(self.now)]
+        self.state, self.prior_state = join([state for state, _ in primed]), join([state for _, state in primed])
+
+    def _prime(self, index: int, piece: _Piece) -> tuple[Running, Running]:
+        """Memories after all rows of a piece but the last, for its steered and its neutral copy."""
+        context = _context(piece.rows, self.config.model.max_rows)
+        piece.offset = len(piece.rows) - len(context)
+        rows, copies = context[:-1], self.copies
+        if not len(rows):
+            return self.fast.start(copies, self._plan(piece)), self.fast_prior.start(copies)
+        heard = np.maximum(bars_of_rows(np.stack(piece.rows))[piece.offset : -1], 1)
+        heard[0] = heard[min(1, len(heard) - 1)]
+        va = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1), :2]
+        told = (np.full(len(rows), piece.request.key), bars_left(int(self.grammar.bars[index]), heard), places(rows))
+        conditions = Conditions(
+            torch.from_numpy(_with_neutral(va[None], copies).astype(np.float32)),
+            *(torch.from_numpy(np.stack([array] * copies)) for array in told),
+        )
+        codes = np.array(piece.codes[piece.offset :], dtype=np.int64)
+        return prime(self.model, self.prior, np.stack([rows] * copies), np.stack([codes] * copies), conditions)
+
+    def _plan(self, piece: _Piece) -> list[State] | None:
+        """Draw all codes of a piece before its first row (published order of things); the sums that its decoder attends to."""
+        if self.config.model.fusion != "ca":
+            return None
+        state, row = self.fast_prior.start(1), piece.rows[0][None]
+        told = (np.zeros(1, np.int64),) * 3
+        code = self.prior.codes + row[:, EMOTION]
+        piece.plan = np.zeros(self.config.model.max_rows, dtype=np.int64)
+        for index in range(len(piece.plan)):
+            scores = self.fast_prior.step(code, row, np.zeros((1, 2)), told, state)
+            code = draw(
+                scores, piece.random.random(1), self.config.sampling.prior_temperature, self.config.sampling.prior_top_p
+            )
+            piece.plan[index] = code[0]
+        latents = self.model.quantise.codebook[torch.from_numpy(piece.plan)]
+        return self.model.contexts(latents.unsqueeze(0))
+
+    def _drop_finished(self, rows: np.ndarray) -> None:
+        going = np.flatnonzero(rows[:, TYPE] != EOS)
+        if len(going) == len(rows):
+            return
+        self.now = [self.now[index] for index in going]
+        self.grammar.keep(going)
+        kept = np.concatenate([going + copy * len(rows) for copy in range(self.copies)])
+        self.out_of_key = self.out_of_key[kept]
+        self.state, self.prior_state = self.state.select(kept), self.prior_state.select(kept)
+
+
+def bars_in(seconds: float, bpm: float) -> int:
+    """Whole bars of four beats nearest to a length, at least one."""
+    return max(1, round(seconds * bpm / 240))
+
+
+def draw(
+    scores: np.ndarray, uniform: np.ndarray, temperature: float, top_p: float, allowed: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw one id per row from scores (B, K), each with its own number uniform (B,) in [0, 1).
+
+    Scores are divided by ``temperature``; ids outside ``allowed`` (B, K) are never drawn; of the rest the most likely that
+    together hold ``top_p`` of the probability are kept (Holtzman et al., 2020).
+    """
+    scores = scores.astype(np.float64) / temperature
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    order = np.argsort(-weights, axis=1, kind="stable")
+    ranked = np.take_along_axis(weights, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    ranked = np.where(before < top_p, ranked, 0.0)
+    total = np.cumsum(ranked, axis=1)
+    place = (total <= uniform[:, None] * total[:, -1:]).sum(axis=1)
+    place = np.minimum(place, (ranked > 0).sum(axis=1) - 1)
+    return np.take_along_axis(order, place[:, None], axis=1)[:, 0]
+
+
+def _guide(scores: np.ndarray, guidance: np.ndarray) -> np.ndarray:
+    """Scores (2 B, K) of steered and neutral copies -> (B, K); scores (B, K) of models without guidance stay."""
+    count = len(guidance)
+    if len(scores) == count:
+        return scores
+    steered, neutral = scores[:count], scores[count:]
+    return neutral + guidance[:, None] * (steered - neutral)
+
+
+def _with_neutral(va: np.ndarray, copies: int) -> np.ndarray:
+    """Valence and arousal (B, ...) and, with two copies, as many without emotion behind them."""
+    return np.concatenate([va, np.zeros_like(va)][:copies])
+
+
+def _context(rows: list[np.ndarray], longest: int) -> np.ndarray:
+    """The rows to hear again: all of them, or the emotion row and the last bars that fill about half of ``longest`` rows."""
+    table = np.stack(rows)
+    if len(table) < longest:
+        return table
+    bar_lines = np.flatnonzero((table[:, TYPE] == METRICAL) & (table[:, BEAT] == BAR))
+    start = bar_lines[min(np.searchsorted(bar_lines, len(table) - longest // 2), len(bar_lines) - 1)]
+    start = max(start, len(table) - longest + 2)
+    context = np.concatenate([table[:1], table[start:]])
+    beats = np.flatnonzero((context[:, TYPE] == METRICAL) & (context[:, BEAT] != BAR))
+    for column in (TEMPO, CHORD):
+        said = table[:start, column][table[:start, column] > CONTI]
+        if len(beats) and len(said) and context[beats[0], column] <= CONTI:
+            context[beats[0], column] = said[-1]
+    return context
+
+
+def _key_bias(key: int, config: MusicConfig) -> np.ndarray:
+    """What is taken from the scores of each pitch id: nothing inside the asked key."""
+    pitches = config.tokens.pitch_low + np.arange(config.tokens.sizes()[PITCH]) - 1
+    return np.where(scale_pitch_classes(key)[pitches % 12], 0.0, OUT_OF_KEY)
+
+
+def _begin(request: Request) -> _Piece:
+    random = np.random.Generator(np.random.Philox(key=request.seed))
+    rows, codes = request.rows, request.codes
+    if rows is None or codes is None:
+        first = np.zeros(8, dtype=np.int64)
+        first[TYPE], first[EMOTION] = EMOTION_ROW, request.quadrant
+        rows, codes = first[None], np.zeros(0, np.int64)
+    return _Piece(request, random, list(rows.astype(np.int64)), codes.tolist(), request.steer(request.bars, TYPICAL_TEMPO))

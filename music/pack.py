@@ -1,0 +1,45 @@
+"""Model directories of the music generator: both networks in one file, half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from affgen import config as configs
+from affgen.checkpoint import load_into, load_model, save_model
+from affgen.errors import AffgenError, ModelError
+from music.config import MusicConfig
+from music.model import MusER
+from music.prior import Prior
+
+TASK = "music"
+CARD = "# affgen music model\n\nA VQ-VAE of compound words with element-regularised latents and a prior over its codes (MusER, AAAI 2024).\n"
+
+
+def pack(config: MusicConfig, model: MusER, prior: Prior, folder: str | Path, card: str = CARD) -> None:
+    """Write what decoding needs (the training-only dimension reduction is left out) as float16."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith("reduction.")}
+    tensors |= {f"prior.{name}": value for name, value in prior.state_dict().items()}
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    save_model(folder, configs.to_dict(config), halves, card, task=TASK)
+
+
+def unpack(folder: str | Path) -> tuple[MusicConfig, MusER, Prior]:
+    """Networks of a model directory, in evaluation mode. Raises :class:`ModelError`."""
+    values, tensors = load_model(folder, task=TASK)
+    where = Path(folder) / "config.json"
+    try:
+        config = configs.from_dict(MusicConfig, values)
+    except AffgenError as error:
+        raise ModelError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}; the configuration does not describe a model") from error
+    with torch.random.fork_rng(devices=[]):
+        model = MusER(config.model, config.tokens)
+        prior = Prior(config.prior, config.model.codes, config.tokens, config.model.embeddings)
+    model.reduction = None
+    for name, part in (("model", model), ("prior", prior)):
+        prefix = f"{name}."
+        load_into(part, {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}, folder)
+    return config, model.eval(), prior.eval()
