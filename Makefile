@@ -26,7 +26,7 @@ help:
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make install  the environment .venv alone; PYTHON=python3.12 chooses the interpreter"
 	@echo "make bench    speed of the generators"
-	@echo "make soak     training killed 500 times (about half an hour)"
+	@echo "make soak     training killed 500 times (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (some minutes)"
 
 install: $(INSTALLED)

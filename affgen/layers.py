@@ -16,6 +16,7 @@ Shapes: B batch, H heads, T rows, D width per head, G groups (independent networ
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,9 @@ def feature_map(x: Tensor) -> Tensor:
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Non-causal linear attention. q, k, v (B, H, T, D), k and v possibly of another length; mask (B, T) of valid keys."""
+    """Non-causal linear attention. q, k, v (B, H, T, D), k and v possibly of another length; mask (B, T) of valid
+    keys.
+    """
     q, k = feature_map(q), feature_map(k)
     if mask is not None:
         k = k * mask[:, None, :, None]
@@ -47,7 +50,9 @@ def causal_parallel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (scores @ v) / (scores.sum(dim=-1, keepdim=True) + EPSILON)
 
 
-def causal_chunked(q: Tensor, k: Tensor, v: Tensor, chunk: int = 64, state: State | None = None) -> tuple[Tensor, State]:
+def causal_chunked(
+    q: Tensor, k: Tensor, v: Tensor, chunk: int = 64, state: State | None = None
+) -> tuple[Tensor, State]:
     """Causal linear attention block by block: linear in T. Returns the output and the state after the last row."""
     q, k = feature_map(q), feature_map(k)
     sums, norm = state if state is not None else empty_state(q)
@@ -80,7 +85,9 @@ def empty_state(like: Tensor) -> State:
 
 
 class Linear(nn.Module):
-    """Affine map, for ``groups`` independent networks at once: (G, ..., inputs) -> (G, ..., outputs); no G axis if None."""
+    """Affine map, for ``groups`` independent networks at once: (G, ..., inputs) -> (G, ..., outputs); no G axis if
+    None.
+    """
 
     def __init__(self, inputs: int, outputs: int, groups: int | None = None):
         super().__init__()
@@ -91,6 +98,7 @@ class Linear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs), with a leading G if there are groups."""
         if self.weight.dim() == 2:
             return F.linear(x, self.weight, self.bias)
         flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (G, M, inputs)
@@ -108,6 +116,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Same shape as x (..., C), with a leading G if there are groups."""
         if self.weight.dim() == 1:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
         shape = (len(self.weight), *(1,) * (x.dim() - 2), x.shape[-1])
@@ -120,7 +129,9 @@ class Block(nn.Module):
     x (B, T, C) or, with ``groups``, (G, B, T, C).
     """
 
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, *, groups: int | None = None, cross: bool = False):
+    def __init__(
+        self, dim: int, heads: int, hidden: int, dropout: float, *, groups: int | None = None, cross: bool = False
+    ):
         super().__init__()
         self.heads, self.drop = heads, nn.Dropout(dropout) if dropout else nn.Identity()
         self.qkv = nn.ModuleList(Linear(dim, dim, groups) for _ in range(3))
@@ -131,13 +142,27 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(LayerNorm(dim, groups) for _ in range(3 if cross else 2))
 
     def forward(
-        self, x: Tensor, *, causal: bool, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        causal: bool,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
     ) -> Tensor:
-        """All rows at once. mask (B, T) marks valid rows (non-causal only); memory (B, M, C) with memory_mask (B, M)."""
+        """All rows at once. mask (B, T) marks valid rows (non-causal only); memory (B, M, C) with memory_mask (B,
+        M).
+        """
         return self.prime(x, causal=causal, mask=mask, memory=memory, memory_mask=memory_mask)[0]
 
     def prime(
-        self, x: Tensor, *, causal: bool = True, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        causal: bool = True,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, State | None]:
         """As :meth:`forward`, and (if causal) the state after the last row, from which decoding row by row goes on."""
         q, k, v = (self._split(layer(x)) for layer in self.qkv)
@@ -173,10 +198,20 @@ class Stack(nn.Module):
     """Blocks one after another and a final normalisation."""
 
     def __init__(
-        self, dim: int, layers: int, heads: int, hidden: int, dropout: float, *, groups: int | None = None, cross: bool = False
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        *,
+        groups: int | None = None,
+        cross: bool = False,
     ):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout, groups=groups, cross=cross) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, hidden, dropout, groups=groups, cross=cross) for _ in range(layers)
+        )
         self.norm = LayerNorm(dim, groups)
 
     def forward(self, x: Tensor, *, causal: bool, **masks: Tensor | None) -> Tensor:
@@ -188,6 +223,7 @@ class Stack(nn.Module):
     def prime(self, x: Tensor, **masks: Tensor | None) -> tuple[Tensor, list[State]]:
         """Causal rows at once, and the states of all layers after the last row."""
         states = []
+        block: Any
         for block in self.blocks:
             x, state = block.prime(x, **masks)
             states.append(state)
@@ -197,7 +233,8 @@ class Stack(nn.Module):
 class VectorQuantize(nn.Module):
     """Nearest-code quantisation with codes learned by exponential moving averages, in training only.
 
-    van den Oord et al. (2017), eq. (3) and appendix A.1; dead codes are re-drawn from the batch (Jukebox, 2020, section 3.1).
+    van den Oord et al. (2017), eq. (3) and appendix A.1; dead codes are re-drawn from the batch (Jukebox, 2020,
+    section 3.1).
     """
 
     def __init__(self, codes: int, width: int, *, decay: float = 0.99, restart_below: float = 0.0):

@@ -304,9 +304,9 @@ def _result(state: State, run: _Run) -> TrainResult:
 
 
 def _remove_litter(out: Path) -> None:
-    """Delete temporary files that a killed process left behind."""
+    """Delete temporary files, ours and those of safetensors, that a killed process left behind."""
     for folder in (out, out / "state"):
-        for path in folder.glob(".*.tmp*"):
+        for path in folder.glob(".*tmp*"):
             path.unlink(missing_ok=True)
 
 

@@ -1,10 +1,13 @@
 """Beats of a MIDI performance: kept where the file has them, otherwise estimated from the notes alone.
 
-Estimation follows Ellis, "Beat tracking by dynamic programming" (JNMR 2007), on an onset envelope of note starts weighted by
+Estimation follows Ellis, "Beat tracking by dynamic programming" (JNMR 2007), on an onset envelope of note starts
+weighted by
 velocity and register, with the tempo chosen by how well the sixteenth-note grid between the beats meets the onsets.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,33 +25,53 @@ ON_GRID = 0.02
 """Mean distance of onsets to the file's own sixteenths, in sixteenths, below which the file's beats are believed."""
 
 
-def grid_of(score: Score, *, beats: str = "auto") -> Grid:
-    """The score on a sixteenth-note grid in bars of four beats, with chords.
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A score on the grid, and when its beats are: ``edges`` (beats + 1,) in seconds, the first of them the start
+    of bar 1.
+    """
 
-    beats: ``"file"`` believes the file's tempo map, ``"estimate"`` ignores it, ``"auto"`` believes it when the onsets lie on it.
+    grid: Grid
+    edges: np.ndarray
+
+    def seconds(self, beats: np.ndarray) -> np.ndarray:
+        """Times of beat positions (N,) counted from bar 1; beyond the last edge at the tempo of the last bar."""
+        last = len(self.edges) - 1
+        pace = (self.edges[-1] - self.edges[max(0, last - BEATS_PER_BAR)]) / min(last, BEATS_PER_BAR)
+        inside = np.interp(beats, np.arange(last + 1), self.edges)
+        return np.where(beats > last, self.edges[-1] + (beats - last) * pace, inside)
+
+
+def grid_of(score: Score, *, beats: str = "auto") -> Grid:
+    """The score on a sixteenth-note grid in bars of four beats, with chords; see :func:`align`."""
+    return align(score, beats=beats).grid
+
+
+def align(score: Score, *, beats: str = "auto") -> Alignment:
+    """Put a score on a sixteenth-note grid in bars of four beats.
+
+    beats: ``"file"`` believes the file's tempo map, ``"estimate"`` ignores it, ``"auto"`` believes it when the
+    onsets lie on it.
     """
     table = score.arrays()
+    onset, end = table["onset"], table["onset"] + table["duration"]
     if beats == "file" or (beats == "auto" and on_grid(score)):
-        onset, end = table["onset"], table["onset"] + table["duration"]
-        total = int(np.ceil(end.max() - 1e-6))
-        tempo_of = np.asarray
-        edges = score.seconds(np.arange(total + 1, dtype=float))
+        edges = score.seconds(np.arange(int(np.ceil(end.max() - 1e-6)) + 1, dtype=float))
+        steady = False
     else:
-        starts, stops = score.seconds(table["onset"]), score.seconds(table["onset"] + table["duration"])
-        times = estimate_beats(starts, table["pitch"], table["velocity"])
-        onset, end = _positions(starts, times), _positions(stops, times)
-        tempo_of, edges = _steady, times
+        starts, stops = score.seconds(onset), score.seconds(end)
+        edges = estimate_beats(starts, table["pitch"], table["velocity"])
+        onset, end = _positions(starts, edges), _positions(stops, edges)
+        steady = True
     steps = np.maximum(np.rint(onset * STEPS_PER_BEAT).astype(np.int64), 0)
-    durations = np.maximum(1, np.rint((end - onset) * STEPS_PER_BEAT)).astype(np.int64)
-    durations = np.minimum(durations, STEPS_PER_BAR)
-    bars = max(1, int(np.ceil((steps + durations).max() / STEPS_PER_BAR)))
-    bars = min(bars, int(steps.max()) // STEPS_PER_BAR + 1)  # a last bar in which nothing starts is the ring of the one before
+    durations = np.clip(np.rint((end - onset) * STEPS_PER_BEAT).astype(np.int64), 1, STEPS_PER_BAR)
+    bars = int(steps.max()) // STEPS_PER_BAR + 1  # a bar in which nothing starts is only the ring of the one before
+    durations = np.minimum(durations, bars * STEPS_PER_BAR - steps)
     notes = np.stack([steps, table["pitch"], durations, table["velocity"]], axis=1)
     notes = notes[np.lexsort((-notes[:, 1], notes[:, 0]))]
-    notes[:, 2] = np.minimum(notes[:, 2], bars * STEPS_PER_BAR - notes[:, 0])
     bpm = 60 / np.maximum(np.diff(edges), 1e-3)
-    tempos = tempo_of(np.pad(bpm, (0, max(0, bars * BEATS_PER_BAR - len(bpm))), mode="edge")[: bars * BEATS_PER_BAR])
-    return Grid(notes, tempos, recognise(notes, bars * BEATS_PER_BAR), bars)
+    bpm = np.pad(bpm, (0, max(0, bars * BEATS_PER_BAR - len(bpm))), mode="edge")[: bars * BEATS_PER_BAR]
+    return Alignment(Grid(notes, _steady(bpm) if steady else bpm, recognise(notes, len(bpm)), bars), edges)
 
 
 def on_grid(score: Score) -> bool:
@@ -84,7 +107,9 @@ def _envelope(starts: np.ndarray, pitches: np.ndarray, velocities: np.ndarray) -
 
 
 def _periods(envelope: np.ndarray, count: int = 6) -> np.ndarray:
-    """Most likely beat periods in frames: peaks of the autocorrelation under a log-normal tempo prior around 110 bpm."""
+    """Most likely beat periods in frames: peaks of the autocorrelation under a log-normal tempo prior around 110
+    bpm.
+    """
     lags = np.arange(int(60 / FASTEST / HOP), int(60 / SLOWEST / HOP) + 1)
     centred = envelope - envelope.mean()
     spectrum = np.fft.rfft(centred, 2 * len(centred))
@@ -123,7 +148,9 @@ def _track(envelope: np.ndarray, period: float) -> np.ndarray:
 
 
 def _fit(beats: np.ndarray, starts: np.ndarray, velocities: np.ndarray) -> float:
-    """How well a beat sequence explains the onsets: close to its sixteenths, beats themselves struck, a plausible tempo."""
+    """How well a beat sequence explains the onsets: close to its sixteenths, beats themselves struck, a plausible
+    tempo.
+    """
     position = _positions(starts, beats) * STEPS_PER_BEAT
     error = np.average(np.abs(position - np.rint(position)), weights=velocities)
     nearest = np.rint(position[np.abs(position - np.rint(position)) < 0.3]).astype(int)
@@ -139,7 +166,9 @@ def _complete(beats: np.ndarray, starts: np.ndarray) -> np.ndarray:
     first, last = beats[1] - beats[0], beats[-1] - beats[-2]
     before = max(0, int(np.ceil((beats[0] - starts.min()) / first)))
     after = max(0, int(np.ceil((starts.max() - beats[-1]) / last))) + 1
-    return np.concatenate([beats[0] - first * np.arange(before, 0, -1), beats, beats[-1] + last * np.arange(1, after + 1)])
+    return np.concatenate(
+        [beats[0] - first * np.arange(before, 0, -1), beats, beats[-1] + last * np.arange(1, after + 1)]
+    )
 
 
 def _refine(beats: np.ndarray, starts: np.ndarray, velocities: np.ndarray, reach: float = 0.06) -> np.ndarray:
@@ -157,7 +186,9 @@ def _refine(beats: np.ndarray, starts: np.ndarray, velocities: np.ndarray, reach
 
 
 def _start_on_bar(beats: np.ndarray, starts: np.ndarray, pitches: np.ndarray, velocities: np.ndarray) -> np.ndarray:
-    """Drop or add leading beats so that beat 0 is a bar line: the phase with most bass weight and chord changes wins."""
+    """Drop or add leading beats so that beat 0 is a bar line: the phase with most bass weight and chord changes
+    wins.
+    """
     index = np.rint(_positions(starts, beats)).astype(int)
     close = np.abs(_positions(starts, beats) - index) < 0.2
     weight = np.zeros(len(beats) + 1)
@@ -170,7 +201,10 @@ def _start_on_bar(beats: np.ndarray, starts: np.ndarray, pitches: np.ndarray, ve
     change = np.r_[0.0, 1 - (chroma[1:] * chroma[:-1]).sum(axis=1)]
     strength = weight / (weight.mean() + 1e-9) + change / (change.mean() + 1e-9)
     first = int(index.min())
-    phase = max(range(BEATS_PER_BAR), key=lambda p: strength[first + p :: BEATS_PER_BAR].mean() if first + p < len(strength) else 0.0)
+    phase = max(
+        range(BEATS_PER_BAR),
+        key=lambda p: strength[first + p :: BEATS_PER_BAR].mean() if first + p < len(strength) else 0.0,
+    )
     start = first + phase - (BEATS_PER_BAR if phase else 0)
     if start >= 0:
         return beats[start:]

@@ -7,7 +7,9 @@ import numpy as np
 from music.tokens import CHORD_INTERVALS, CHORDS, NO_CHORD, STEPS_PER_BEAT
 
 CHANGE_COST = 0.45
-"""Cost of a chord change between two beats, in units of matched chroma; changes on the first beat of a bar cost less."""
+"""Cost of a chord change between two beats, in units of matched chroma; changes on the first beat of a bar cost
+less.
+"""
 COMPLEXITY = np.array([0.0, 0.0, 0.12, 0.12, 0.05, 0.08, 0.05, 0.1, 0.08, 0.1, 0.14])
 """Handicap of each quality, so that a triad wins where a seventh is not really heard."""
 
@@ -24,7 +26,9 @@ def recognise(notes: np.ndarray, beats: int) -> np.ndarray:
 
 
 def _chroma(notes: np.ndarray, beats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sounding weight per beat and pitch class (beats, 12), normalised to sum 1, and the bass pitch class as weights."""
+    """Sounding weight per beat and pitch class (beats, 12), normalised to sum 1, and the bass pitch class as
+    weights.
+    """
     chroma, bass = np.zeros((beats, 12)), np.zeros((beats, 12))
     lowest = np.full(beats, 128)
     for step, pitch, duration, velocity in notes.tolist():

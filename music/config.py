@@ -38,7 +38,16 @@ class TokenConfig:
     def sizes(self) -> tuple[int, ...]:
         """Vocabulary size of each of the 8 columns, ignore/continue ids included."""
         pitches = self.pitch_high - self.pitch_low + 1
-        return (2 + self.tempo_bins, 3 + 12 * 11, 2 + STEPS_PER_BAR, 4, 1 + pitches, 2 + STEPS_PER_BAR, 1 + self.velocity_bins, 5)
+        return (
+            2 + self.tempo_bins,
+            3 + 12 * 11,
+            2 + STEPS_PER_BAR,
+            4,
+            1 + pitches,
+            2 + STEPS_PER_BAR,
+            1 + self.velocity_bins,
+            5,
+        )
 
 
 PUBLISHED_TOKENS = TokenConfig(
@@ -77,11 +86,15 @@ class ModelConfig:
     positions: bool = True
     """Add sinusoidal row positions, as published."""
     fusion: Literal["ca", "concat"] = "concat"
-    """How the latents enter the global decoder: linear cross-attention over all rows (published), or row by row (ablation)."""
+    """How the latents enter the global decoder: linear cross-attention over all rows (published), or row by row
+    (ablation).
+    """
     decoder: Literal["GE", "G", "E"] = "GE"
     """Global and element decoders, global only, element only (ablations)."""
     reduction: Literal["mean", "trans", "none"] = "mean"
-    """Dimension reduction before the regulariser: published transformer, mean of the 16 values, or no regulariser (ablations)."""
+    """Dimension reduction before the regulariser: published transformer, mean of the 16 values, or no regulariser
+    (ablations).
+    """
     regularise: Literal["quantised", "encoded"] = "quantised"
     """Latent that the regulariser sees, straight-through in the first case. Open."""
     bottleneck: Literal["vq", "none"] = "vq"

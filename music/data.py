@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ FEWEST_BARS = 4
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A labelled piece: name, song it is cut from, grid, quadrant 1..4, key number, and the number of rows up to the end of each bar (bars + 1,)."""
+    """A labelled piece: name, song it is cut from, grid, quadrant 1..4, key number, and the number of rows up to
+    the end of each bar (bars + 1,).
+    """
 
     name: str
     song: str
@@ -47,11 +50,14 @@ def load_clips(folder: str | Path, config: TokenConfig, *, cache: Path | None = 
     paths, labels = data.tables.get("midi.scp", {}), data.tables.get("utt2emo", {})
     for name in paths:
         if labels.get(name) not in QUADRANTS:
-            raise DataError(f"{folder}/utt2emo: {name} has label {labels.get(name)!r}; accepted: {', '.join(QUADRANTS)}")
+            raise DataError(
+                f"{folder}/utt2emo: {name} has label {labels.get(name)!r}; accepted: {', '.join(QUADRANTS)}"
+            )
     grids = _cached_grids(paths, cache, jobs)
     songs = data.tables.get("utt2spk", {})
     clips = [
-        _clip(name, songs.get(name, name), grid, QUADRANTS.index(labels[name]) + 1, config) for name, grid in grids.items()
+        _clip(name, songs.get(name, name), grid, QUADRANTS.index(labels[name]) + 1, config)
+        for name, grid in grids.items()
     ]
     clips = [clip for clip in clips if clip.grid.bars >= FEWEST_BARS]
     if not clips:
@@ -59,8 +65,12 @@ def load_clips(folder: str | Path, config: TokenConfig, *, cache: Path | None = 
     return clips
 
 
-def clip_batches(clips: list[Clip], config: MusicConfig, *, seed: int, batch_size: int) -> Callable[[int, int, int], Batch]:
-    """``batches(step, rank, world)`` for :func:`affgen.training.fit`: every clip once per epoch, each time cut and transposed anew."""
+def clip_batches(
+    clips: list[Clip], config: MusicConfig, *, seed: int, batch_size: int
+) -> Callable[[int, int, int], Batch]:
+    """``batches(step, rank, world)`` for :func:`affgen.training.fit`: every clip once per epoch, each time cut and
+    transposed anew.
+    """
 
     def batch(step: int, rank: int, world: int) -> Batch:
         first = (step * world + rank) * batch_size
@@ -84,7 +94,9 @@ def whole_batches(clips: list[Clip], config: MusicConfig, batch_size: int = 16) 
         examples = []
         for clip in clips[start : start + batch_size]:
             stop = _fitting(clip, 0, config.model.max_rows)
-            examples.append(Example(clip.name, clip.grid.slice(0, stop), clip.quadrant, clip.key, clip.grid.bars - stop))
+            examples.append(
+                Example(clip.name, clip.grid.slice(0, stop), clip.quadrant, clip.key, clip.grid.bars - stop)
+            )
         yield collate(examples, config)
 
 
@@ -117,12 +129,14 @@ def collate(examples: list[Example], config: MusicConfig) -> Batch:
         count = min(len(rows) - 1, longest)
         x[index, :count], y[index, :count], mask[index, :count] = rows[:count], rows[1 : count + 1], 1.0
     conditions = _conditions(examples, x)
-    tensors = (torch.from_numpy(array) for array in (x, y, mask))
-    return Batch(*tensors, conditions, [e.name for e in examples])
+    names = [example.name for example in examples]
+    return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mask), conditions, names)
 
 
 def places(rows: np.ndarray) -> np.ndarray:
-    """Last ``beat`` id heard at each row (..., T), 0 before the first bar: where in the bar the next row starts from."""
+    """Last ``beat`` id heard at each row (..., T), 0 before the first bar: where in the bar the next row starts
+    from.
+    """
     metrical = rows[..., TYPE] == METRICAL
     index = np.where(metrical, np.arange(rows.shape[-2]), -1)
     last = np.maximum.accumulate(index, axis=-1)
@@ -208,7 +222,11 @@ def _cached_grids(paths: dict[str, str], cache: Path | None, jobs: int) -> dict[
     names = sorted(paths)
     parts = list(pmap(_grid_from_file, [paths[name] for name in names], jobs=jobs))
     if cache is not None:
-        arrays = {f"{field}{index}": part[k] for index, part in enumerate(parts) for k, field in enumerate(("n", "t", "c", "b"))}
+        arrays: dict[str, Any] = {
+            f"{field}{index}": part[k]
+            for index, part in enumerate(parts)
+            for k, field in enumerate(("n", "t", "c", "b"))
+        }
         with atomic_path(cache) as temporary:
             np.savez_compressed(temporary.open("wb"), key=key, names=np.array(names), **arrays)
     return {name: Grid(*part) for name, part in zip(names, parts, strict=True)}

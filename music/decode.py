@@ -1,8 +1,11 @@
-"""Recurrent, batched decoding: prior and decoder advance together, one code and one row at a time, at constant cost per row.
+"""Recurrent, batched decoding: prior and decoder advance together, one code and one row at a time, at constant
+cost per row.
 
-For each row: the prior scores the next code; its latent enters the decoder; the row type is drawn, then the position, then the
+For each row: the prior scores the next code; its latent enters the decoder; the row type is drawn, then the
+position, then the
 other fields, each from scores masked by the grammar. With guidance w the scores are neutral + w (steered - neutral)
-(Ho & Salimans, 2022), neutral and steered being one batch. With ``fusion="ca"`` (published) the decoder attends to the latents
+(Ho & Salimans, 2022), neutral and steered being one batch. With ``fusion="ca"`` (published) the decoder attends to
+the latents
 of the whole piece, so all codes are drawn first.
 """
 
@@ -57,7 +60,8 @@ OUT_OF_KEY = 3.0
 class Request:
     """One piece to decode: ``bars`` or ``seconds`` (then bars follow from the tempo that is drawn), and what steers it.
 
-    ``rows`` (T, 8) and ``codes`` (T - 1,) of a beginning that is kept; ``quadrant`` 0..4 for models conditioned by a token.
+    ``rows`` (T, 8) and ``codes`` (T - 1,) of a beginning that is kept; ``quadrant`` 0..4 for models conditioned by
+    a token.
     """
 
     seed: int
@@ -70,6 +74,8 @@ class Request:
     quadrant: int = 0
     rows: np.ndarray | None = None
     codes: np.ndarray | None = None
+    latents: np.ndarray | None = None
+    """Latents (T, C) of the rows to come, in place of the prior's; the last one holds on."""
 
 
 @dataclass
@@ -85,12 +91,14 @@ class _Piece:
     """Id of the first tempo that was drawn; 0 before."""
     offset: int = 0
     """Rows that the running sums no longer hold."""
-    plan: np.ndarray | None = None
+    latents: np.ndarray | None = None
 
 
 @torch.inference_mode()
 def decode(model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]) -> list[np.ndarray]:
-    """Rows (T, 8) of each request, from the emotion row to the end row, all valid by :func:`music.grammar.first_invalid`."""
+    """Rows (T, 8) of each request, from the emotion row to the end row, all valid by
+    :func:`music.grammar.first_invalid`.
+    """
     return _Decoder(model, prior, config, requests).run()
 
 
@@ -106,6 +114,7 @@ class _Decoder:
         self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
         self.out_of_key = np.stack([_key_bias(request.key, config) for request in requests] * self.copies)
         self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
+        self.codebook = model.quantise.codebook.numpy()
         self.grammar.hear([piece.rows[1:] for piece in self.pieces])
         self._restart()
 
@@ -124,25 +133,32 @@ class _Decoder:
         steering = self._steering()
         va, told = self._told(steering)
         last = np.tile(np.stack([piece.rows[-1] for piece in self.now]), (self.copies, 1))
-        code = self._code(last, va, told, steering[:, 2], uniform[:, 7])
-        features = self.fast.step(last, np.tile(code, self.copies), va, told, self.state)
+        latent, codes = self._latent(last, va, told, steering[:, 2], uniform[:, 7])
+        features = self.fast.step(last, np.tile(latent, (self.copies, 1)), va, told, self.state)
         rows = self._row(features, steering[:, 2], uniform)
         self.grammar.advance(rows)
-        for piece, row, number in zip(self.now, rows, code.tolist(), strict=True):
+        for piece, row, number in zip(self.now, rows, codes.tolist(), strict=True):
             piece.rows.append(row)
             piece.codes.append(number)
         self._hear_tempi(rows)
         self._drop_finished(rows)
 
-    def _code(
+    def _latent(
         self, last: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], guidance: np.ndarray, uniform: np.ndarray
-    ) -> np.ndarray:
-        """Draw the code (B,) of the next row, or read it from the plan of a model that draws all codes first."""
-        if self.now[0].plan is not None:
-            return np.array([piece.plan[len(piece.codes)] for piece in self.now])  # type: ignore[index]
-        heard = np.array([piece.codes[-1] if piece.codes else self.prior.codes + piece.rows[0][EMOTION] for piece in self.now])
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Latent (B, C) and code (B,) of the next row: drawn from the prior, or given from the start."""
+        if self.now[0].latents is not None:
+            given = [piece.latents[min(len(piece.codes), len(piece.latents) - 1)] for piece in self.now]  # type: ignore[index,arg-type]
+            return np.stack(given), np.zeros(len(given), np.int64)
+        heard = np.array(
+            [piece.codes[-1] if piece.codes else self.prior.codes + piece.rows[0][EMOTION] for piece in self.now]
+        )
         scores = self.fast_prior.step(np.tile(heard, self.copies), last, va, told, self.prior_state)
-        return draw(_guide(scores, guidance), uniform, self.config.sampling.prior_temperature, self.config.sampling.prior_top_p)
+        codes = self._draw_code(_guide(scores, guidance), uniform)
+        return self.codebook[codes], codes
+
+    def _draw_code(self, scores: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        return draw(scores, uniform, self.config.sampling.prior_temperature, self.config.sampling.prior_top_p)
 
     def _row(self, features: np.ndarray, guidance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Draw rows (B, 8): the type, then the position, then the rest, each within the grammar."""
@@ -160,9 +176,8 @@ class _Decoder:
             allowed = np.where(metrical[:, None], grammar.beats(), np.arange(grammar.sizes[BEAT]) == IGN)
             pick(BEAT, self.fast.scores(BEAT, features, kinds), allowed)
         masks = grammar.fields(rows[:, TYPE], rows[:, BEAT])
-        columns = (TEMPO, CHORD) if (rows[:, BEAT] > BAR).any() else ()
-        columns += (PITCH, DURATION, VELOCITY) if (rows[:, TYPE] == NOTE).any() else ()
-        for column in columns:
+        at_beat, notes = (rows[:, BEAT] > BAR).any(), (rows[:, TYPE] == NOTE).any()
+        for column in (TEMPO, CHORD) * bool(at_beat) + (PITCH, DURATION, VELOCITY) * bool(notes):
             scores = self.fast.scores(column, features, kinds)
             pick(column, scores - self.out_of_key if column == PITCH else scores, masks[column])
         return rows
@@ -175,7 +190,9 @@ class _Decoder:
         return np.stack([p.steering[min(bar, len(p.steering) - 1)] for p, bar in zip(self.now, bars, strict=True)])
 
     def _told(self, steering: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Valence and arousal (n, 2) and the hints key, bars left and place (n,) of this row, for both copies of each piece."""
+        """Valence and arousal (n, 2) and the hints key, bars left and place (n,) of this row, for both copies of
+        each piece.
+        """
         unknown = np.array([piece.request.seconds is not None and not piece.tempo for piece in self.now])
         left = np.where(unknown, 0, bars_left(self.grammar.bars, self.grammar.heard))
         key = np.array([piece.request.key for piece in self.now])
@@ -198,7 +215,9 @@ class _Decoder:
     # --- beginnings, long pieces, ends --------------------------------------------------------------------------------
 
     def _restart(self) -> None:
-        """Make the running sums anew from the last bars of every piece, so that no context outgrows the training length."""
+        """Make the running sums anew from the last bars of every piece, so that no context outgrows the training
+        length.
+        """
         primed = [self._prime(index, piece) for index, piece in enumerate(self.now)]
         self.state, self.prior_state = join([state for state, _ in primed]), join([state for _, state in primed])
 
@@ -208,7 +227,7 @@ class _Decoder:
         piece.offset = len(piece.rows) - len(context)
         rows, copies = context[:-1], self.copies
         if not len(rows):
-            return self.fast.start(copies, self._plan(piece)), self.fast_prior.start(copies)
+            return self.fast.start(copies, self._contexts(piece)), self.fast_prior.start(copies)
         heard = np.maximum(bars_of_rows(np.stack(piece.rows))[piece.offset : -1], 1)
         heard[0] = heard[min(1, len(heard) - 1)]
         va = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1), :2]
@@ -220,22 +239,24 @@ class _Decoder:
         codes = np.array(piece.codes[piece.offset :], dtype=np.int64)
         return prime(self.model, self.prior, np.stack([rows] * copies), np.stack([codes] * copies), conditions)
 
-    def _plan(self, piece: _Piece) -> list[State] | None:
-        """Draw all codes of a piece before its first row (published order of things); the sums that its decoder attends to."""
+    def _contexts(self, piece: _Piece) -> list[State] | None:
+        """With ``fusion="ca"`` all codes are drawn before the first row: the sums over them that the decoder
+        attends to.
+        """
         if self.config.model.fusion != "ca":
             return None
+        if piece.latents is None:
+            piece.latents = self.codebook[self._codes_of_a_piece(piece)]
+        return self.model.contexts(torch.from_numpy(piece.latents)[None])
+
+    def _codes_of_a_piece(self, piece: _Piece) -> np.ndarray:
         state, row = self.fast_prior.start(1), piece.rows[0][None]
-        told = (np.zeros(1, np.int64),) * 3
-        code = self.prior.codes + row[:, EMOTION]
-        piece.plan = np.zeros(self.config.model.max_rows, dtype=np.int64)
-        for index in range(len(piece.plan)):
-            scores = self.fast_prior.step(code, row, np.zeros((1, 2)), told, state)
-            code = draw(
-                scores, piece.random.random(1), self.config.sampling.prior_temperature, self.config.sampling.prior_top_p
-            )
-            piece.plan[index] = code[0]
-        latents = self.model.quantise.codebook[torch.from_numpy(piece.plan)]
-        return self.model.contexts(latents.unsqueeze(0))
+        code, codes = self.prior.codes + row[:, EMOTION], []
+        for _ in range(self.config.model.max_rows):
+            scores = self.fast_prior.step(code, row, np.zeros((1, 2)), (np.zeros(1, np.int64),) * 3, state)
+            code = self._draw_code(scores, piece.random.random(1))
+            codes.append(code[0])
+        return np.array(codes)
 
     def _drop_finished(self, rows: np.ndarray) -> None:
         going = np.flatnonzero(rows[:, TYPE] != EOS)
@@ -258,7 +279,8 @@ def draw(
 ) -> np.ndarray:
     """Draw one id per row from scores (B, K), each with its own number uniform (B,) in [0, 1).
 
-    Scores are divided by ``temperature``; ids outside ``allowed`` (B, K) are never drawn; of the rest the most likely that
+    Scores are divided by ``temperature``; ids outside ``allowed`` (B, K) are never drawn; of the rest the most
+    likely that
     together hold ``top_p`` of the probability are kept (Holtzman et al., 2020).
     """
     scores = scores.astype(np.float64) / temperature
@@ -291,13 +313,15 @@ def _with_neutral(va: np.ndarray, copies: int) -> np.ndarray:
 
 
 def _context(rows: list[np.ndarray], longest: int) -> np.ndarray:
-    """The rows to hear again: all of them, or the emotion row and the last bars that fill about half of ``longest`` rows."""
+    """The rows to hear again: all of them, or the emotion row and the last bars that fill about half of
+    ``longest`` rows.
+    """
     table = np.stack(rows)
     if len(table) < longest:
         return table
     bar_lines = np.flatnonzero((table[:, TYPE] == METRICAL) & (table[:, BEAT] == BAR))
-    start = bar_lines[min(np.searchsorted(bar_lines, len(table) - longest // 2), len(bar_lines) - 1)]
-    start = max(start, len(table) - longest + 2)
+    start = bar_lines[min(int(np.searchsorted(bar_lines, len(table) - longest // 2)), len(bar_lines) - 1)]
+    start = max(int(start), len(table) - longest + 2)
     context = np.concatenate([table[:1], table[start:]])
     beats = np.flatnonzero((context[:, TYPE] == METRICAL) & (context[:, BEAT] != BAR))
     for column in (TEMPO, CHORD):
@@ -320,4 +344,5 @@ def _begin(request: Request) -> _Piece:
         first = np.zeros(8, dtype=np.int64)
         first[TYPE], first[EMOTION] = EMOTION_ROW, request.quadrant
         rows, codes = first[None], np.zeros(0, np.int64)
-    return _Piece(request, random, list(rows.astype(np.int64)), codes.tolist(), request.steer(request.bars, TYPICAL_TEMPO))
+    steering = request.steer(request.bars, TYPICAL_TEMPO)
+    return _Piece(request, random, list(rows.astype(np.int64)), codes.tolist(), steering, latents=request.latents)

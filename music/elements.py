@@ -1,4 +1,5 @@
-"""What makes the latent musical: its split over seven elements, its reduction to one value per row, and the regulariser.
+"""What makes the latent musical: its split over seven elements, its reduction to one value per row, and the
+regulariser.
 
 ===============  =====================================================  =========================
 code             MusER (Ji & Yang, AAAI 2024)                           in words
@@ -30,7 +31,8 @@ def split(latent: Tensor) -> Tensor:
 class Reduction(nn.Module):
     """From an element's part of the latent to one value per row.
 
-    ``trans``: the values of a piece, time as channel, go through a transformer and the first token is kept (published; needs
+    ``trans``: the values of a piece, time as channel, go through a transformer and the first token is kept
+    (published; needs
     pieces of exactly ``max_rows`` rows). ``mean``: their mean (ablation).
     """
 
@@ -54,7 +56,8 @@ class Reduction(nn.Module):
 def order_loss(reduced: Tensor, rows: Tensor, mask: Tensor, *, delta: float = 1.0) -> Tensor:
     """How far the order of the latents of a batch is from the order of its tokens, summed over the elements.
 
-    reduced (7, B, T), rows (B, T, 8) of ids in musical order, mask (B, T) -> (). Pairs in which either row is padding do not
+    reduced (7, B, T), rows (B, T, 8) of ids in musical order, mask (B, T) -> (). Pairs in which either row is
+    padding do not
     count; the mean runs over pairs of different pieces at the same row.
     """
     values = rows[..., : len(ELEMENTS)].permute(2, 0, 1).to(reduced.dtype)  # (7, B, T)

@@ -4,7 +4,8 @@
 
     Emotion -> Bar -> Beat_k -> Note* -> Beat_j (j > k) | Bar | EOS
 
-A beat row without a tempo or chord change is followed by a note; notes of one beat row go from high to low; every bar has a
+A beat row without a tempo or chord change is followed by a note; notes of one beat row go from high to low; every
+bar has a
 note; the first beat row says tempo and chord; EOS comes after the asked number of bars and not before.
 """
 
@@ -40,7 +41,8 @@ LAST_BEAT = FIRST_BEAT + STEPS_PER_BAR - 1
 class Grammar:
     """State of B pieces that are written row by row, all vectors (B,).
 
-    ``bars`` asked for (EOS is only allowed in the last one); ``heard`` bars begun; ``notes`` in the current bar; ``tempo`` id
+    ``bars`` asked for (EOS is only allowed in the last one); ``heard`` bars begun; ``notes`` in the current bar;
+    ``tempo`` id
     that must be kept (0: free).
     """
 
@@ -135,7 +137,9 @@ class Grammar:
 
 
 def first_invalid(rows: np.ndarray, config: TokenConfig, bars: int) -> int | None:
-    """Index of the first of the rows (T, 8) that breaks the grammar for a piece of ``bars`` bars; None if all are valid."""
+    """Index of the first of the rows (T, 8) that breaks the grammar for a piece of ``bars`` bars; None if all are
+    valid.
+    """
     grammar = Grammar(config, np.array([bars]), np.array([0]))
     if rows[0, TYPE] != EMOTION_ROW:
         return 0

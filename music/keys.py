@@ -17,10 +17,14 @@ MAJOR_SCALE, MINOR_SCALE = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
 
 def parse_key(text: str) -> int:
-    """Key number 1..24 (major keys by tonic, then minor) of a name such as ``C``, ``F#``, ``Bb major``, ``Am``, ``c# minor``."""
+    """Key number 1..24 (major keys by tonic, then minor) of a name such as ``C``, ``F#``, ``Bb major``, ``Am``,
+    ``c# minor``.
+    """
     match = re.fullmatch(r"\s*([A-Ga-g])\s*([#b♯♭]?)\s*(m|min|minor|maj|major|:min|:maj|)\s*", text)
     if not match:
-        raise AffgenError(f"--key {text!r} is not a key; accepted: a tonic and a mode, such as C, F# major, Bbm, a minor")
+        raise AffgenError(
+            f"--key {text!r} is not a key; accepted: a tonic and a mode, such as C, F# major, Bbm, a minor"
+        )
     letter, accidental, mode = match.groups()
     tonic = (LETTERS[letter.upper()] + {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}[accidental]) % 12
     minor = mode.lstrip(":") in ("m", "min", "minor") or (letter.islower() and not mode)

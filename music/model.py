@@ -19,7 +19,9 @@ x = rows[:-1] is what has been heard, y = rows[1:] what comes next; both (B, T, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +49,7 @@ class Conditions:
     left: Tensor
     place: Tensor
 
-    def map(self, function) -> Conditions:  # noqa: ANN001
+    def map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
         """The same conditions with ``function`` applied to each tensor."""
         return Conditions(*(function(x) for x in (self.va, self.key, self.left, self.place)))
 
@@ -73,16 +75,19 @@ class RowEmbedding(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...], widths: tuple[int, ...]):
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
-        for table in self.tables:
+        tables = [nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True)]
+        for table in tables:
             nn.init.normal_(table.weight, std=table.embedding_dim**-0.5)
+        self.tables = nn.ModuleList(tables)
+        self.widths = widths
 
     def column(self, index: int, ids: Tensor) -> Tensor:
         """Embedding (..., width) of one column's ids (...)."""
         table = self.tables[index]
-        return table(ids) * math.sqrt(table.embedding_dim)
+        return table(ids) * math.sqrt(self.widths[index])
 
     def forward(self, rows: Tensor, columns: int = len(FIELDS)) -> Tensor:
+        """Rows (..., F) of ids -> (..., sum of the widths of the first ``columns`` columns)."""
         return torch.cat([self.column(index, rows[..., index]) for index in range(columns)], dim=-1)
 
 
@@ -99,6 +104,7 @@ class ConditionEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=0.2)
 
     def forward(self, conditions: Conditions) -> Tensor:
+        """Conditions of (B, T) rows -> (B, T, dim)."""
         va = conditions.va
         emotion = torch.cat([va, va[..., :1] * va[..., 1:]], dim=-1) @ self.emotion
         return emotion + self.key(conditions.key) + self.left(conditions.left) + self.place(conditions.place)
@@ -128,10 +134,12 @@ class MusER(nn.Module):
         has_global, has_elements = config.decoder != "E", config.decoder != "G"
         cross = config.fusion == "ca"
         self.decoder_in = Linear(sum(widths) + (0 if cross or not has_global else config.latent), width)
-        self.global_decoder = None
+        self.global_decoder = self.memory_in = None
         if has_global:
             self.memory_in = Linear(config.latent, config.dim) if cross else None
-            self.global_decoder = Stack(config.dim, config.layers, config.heads, hidden * config.dim, config.dropout, cross=cross)
+            self.global_decoder = Stack(
+                config.dim, config.layers, config.heads, hidden * config.dim, config.dropout, cross=cross
+            )
         self.element_decoders = None
         if has_elements:
             width, groups = config.element_dim, len(ELEMENTS)
@@ -158,7 +166,9 @@ class MusER(nn.Module):
     # --- training -------------------------------------------------------------------------------------------------
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named losses, each (): ``nll`` (mean of seven), ``vq``, ``reg``, and the seven parts as ``nll_*`` for the log."""
+        """Named losses, each (): ``nll`` (mean of seven), ``vq``, ``reg``, and the seven parts as ``nll_*`` for
+        the log.
+        """
         encoded = self.encode(batch.y, batch.mask)
         latent, _, commitment = self._bottleneck(encoded, batch.mask)
         hidden = self.hidden(batch.x, latent, batch.mask, batch.conditions)
@@ -182,8 +192,10 @@ class MusER(nn.Module):
         return weights if self.reduction is None else weights | {"reg": config.reg_weight}
 
     def hidden(self, x: Tensor, latent: Tensor, mask: Tensor, conditions: Conditions) -> Tensor:
-        """Features (7, B, T, D) before the heads, for heard rows x (B, T, 8) and latents (B, T, C) of the rows to come."""
-        memory = self.memory_in(latent) if self.config.fusion == "ca" and self.global_decoder is not None else None
+        """Features (7, B, T, D) before the heads, for heard rows x (B, T, 8) and latents (B, T, C) of the rows to
+        come.
+        """
+        memory = self.memory_in(latent) if self.memory_in is not None else None
         h = self._input(x, latent, conditions)
         if self.global_decoder is not None:
             h = self.global_decoder(h, causal=True, memory=memory, memory_mask=mask)
@@ -194,7 +206,8 @@ class MusER(nn.Module):
     def logits(self, hidden: Tensor, kind: Tensor) -> list[Tensor]:
         """Scores of the seven columns, each (..., size), given the row type (...) for all but the type itself."""
         return [
-            self.type_logits(hidden) if index == TYPE else self.head(index, hidden[index], kind) for index in range(len(ELEMENTS))
+            self.type_logits(hidden) if index == TYPE else self.head(index, hidden[index], kind)
+            for index in range(len(ELEMENTS))
         ]
 
     def type_logits(self, hidden: Tensor) -> Tensor:
@@ -207,7 +220,8 @@ class MusER(nn.Module):
         return self.heads[index](self.given_type(given))
 
     def prime(self, x: Tensor, latent: Tensor, conditions: Conditions) -> list[list[State]]:
-        """Running sums of each decoder after the heard rows x (B, T, 8) with latents (B, T, C): where row by row decoding goes on.
+        """Running sums of each decoder after the heard rows x (B, T, 8) with latents (B, T, C): where row by row
+        decoding goes on.
 
         Not for ``fusion="ca"``, whose latents are those of the whole piece.
         """
@@ -223,7 +237,8 @@ class MusER(nn.Module):
     def contexts(self, latent: Tensor) -> list[State]:
         """Sums over the latents (B, T, C) of a whole piece that each global layer attends to with ``fusion="ca"``."""
         memory = self.memory_in(latent)  # type: ignore[misc]
-        return [block.context(memory) for block in self.global_decoder.blocks]  # type: ignore[union-attr]
+        blocks: Any = self.global_decoder.blocks  # type: ignore[union-attr]
+        return [block.context(memory) for block in blocks]
 
     # --- parts ----------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,17 @@ from music.model import MusER
 from music.prior import Prior
 
 TASK = "music"
-CARD = "# affgen music model\n\nA VQ-VAE of compound words with element-regularised latents and a prior over its codes (MusER, AAAI 2024).\n"
+CARD = """# A music model of affgen
+
+A VQ-VAE of compound words with element-regularised latents and a prior over its codes (MusER, AAAI 2024).
+"""
 
 
 def pack(config: MusicConfig, model: MusER, prior: Prior, folder: str | Path, card: str = CARD) -> None:
     """Write what decoding needs (the training-only dimension reduction is left out) as float16."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith("reduction.")}
+    tensors = {
+        f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith("reduction.")
+    }
     tensors |= {f"prior.{name}": value for name, value in prior.state_dict().items()}
     halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     save_model(folder, configs.to_dict(config), halves, card, task=TASK)

@@ -1,7 +1,9 @@
 """The prior: an auto-regressive linear transformer over the codes of a piece, steered by emotion.
 
-Published: codes and emotions share one vocabulary, the emotion is the first token, 8 layers of width 256, logits divided by
-0.3. With ``context="rows"`` it also hears the rows decoded so far, which the interleaved decoding of :mod:`music.decode`
+Published: codes and emotions share one vocabulary, the emotion is the first token, 8 layers of width 256, logits
+divided by
+0.3. With ``context="rows"`` it also hears the rows decoded so far, which the interleaved decoding of
+:mod:`music.decode`
 makes available, and with ``conditioning="rows"`` valence and arousal at every row instead of a first token.
 """
 
@@ -35,7 +37,9 @@ class Prior(nn.Module):
         self.head = Linear(config.dim, codes)
 
     def losses(self, codes: Tensor, x: Tensor, mask: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """``nll`` () of codes (B, T) given rows x (B, T, 8), mask (B, T) and conditions; ``accuracy`` () for the log."""
+        """``nll`` () of codes (B, T) given rows x (B, T, 8), mask (B, T) and conditions; ``accuracy`` () for the
+        log.
+        """
         heard = torch.cat([self.first_token(x[:, 0]).unsqueeze(1), codes[:, :-1]], dim=1)
         h = self._input(heard, x, conditions)
         logits = self.head(self.stack(h, causal=True)).float() / self.config.temperature

@@ -1,16 +1,22 @@
-"""The networks one row at a time, in NumPy: what decoding runs on a processor, where a row is too small for anything heavier.
+"""The networks one row at a time, in NumPy: what decoding runs on a processor, where a row is too small for
+anything heavier.
 
-Same numbers as :mod:`music.model` and :mod:`music.prior` (tests hold both to 1e-5), arranged for speed: embeddings, code vectors
-and conditions are multiplied into the first layer beforehand, so that the input of a row is a sum of table rows, and attention
+Same numbers as :mod:`music.model` and :mod:`music.prior` (tests hold both to 1e-5), arranged for speed:
+embeddings, code vectors
+and conditions are multiplied into the first layer beforehand, so that the input of a row is a sum of table rows,
+and attention
 is the recurrence S += phi(k) v^T, z += phi(k) of Katharopoulos et al. (2020, eq. 16-20), at constant cost per row.
 
-Shapes: n rows decoded side by side, G independent networks (1, or 7 element decoders), H heads, D width per head, C width.
+Shapes: n rows decoded side by side, G independent networks (1, or 7 element decoders), H heads, D width per head,
+C width.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +32,15 @@ Sums = tuple[np.ndarray, np.ndarray]
 """phi(k) v^T (G, n, H, D, D) and phi(k) (G, n, H, D), of one layer."""
 
 
+Affine = tuple[np.ndarray, np.ndarray]
+"""Weight (G, inputs, outputs) and bias (G, 1, outputs) of a layer, or scale and shift of a normalisation."""
+
+
 @dataclass
 class Running:
-    """What a network remembers: the sums of each layer (``stacks``), fixed sums over latents (``memory``), rows heard (n,)."""
+    """What a network remembers: the sums of each layer (``stacks``), fixed sums over latents (``memory``), rows
+    heard (n,).
+    """
 
     stacks: list[list[Sums]]
     row: np.ndarray
@@ -44,7 +56,9 @@ class Running:
 
 
 def join(parts: list[Running]) -> Running:
-    """One memory for all pieces: the first copies of all pieces, then the second copies; each part holds those of one piece."""
+    """One memory for all pieces: the first copies of all pieces, then the second copies; each part holds those of
+    one piece.
+    """
 
     def merge(arrays: list[np.ndarray]) -> np.ndarray:  # each (G, copies, ...) -> (G, copies x pieces, ...)
         stacked = np.stack(arrays, axis=2)
@@ -63,15 +77,17 @@ class FastStack:
 
     def __init__(self, stack: Stack, groups: int = 1):
         self.groups = groups
-        self.blocks = []
-        for block in stack.blocks:
+        self.blocks: list[tuple[dict[str, Affine], list[Affine]]] = []
+        blocks: list[Any] = list(stack.blocks)
+        for block in blocks:
             parts = {"out": _affine(block.out), "inner": _affine(block.inner), "outer": _affine(block.outer)}
-            parts["qkv"] = tuple(np.concatenate(both, axis=-1) for both in zip(*map(_affine, block.qkv), strict=True))
+            weights, biases = zip(*map(_affine, block.qkv), strict=True)
+            parts["qkv"] = np.concatenate(weights, axis=-1), np.concatenate(biases, axis=-1)
             if block.cross_qkv is not None:
                 parts |= {"cross": _affine(block.cross_qkv[0]), "cross_out": _affine(block.cross_out)}
             self.blocks.append((parts, [_norm(norm) for norm in block.norms]))
         self.norm = _norm(stack.norm)
-        self.heads = stack.blocks[0].heads if self.blocks else 1
+        self.heads: int = blocks[0].heads if blocks else 1
 
     def start(self, rows: int, width: int) -> list[Sums]:
         """Sums before the first row."""
@@ -81,12 +97,14 @@ class FastStack:
 
     def __call__(self, x: np.ndarray, layers: list[Sums], memory: list[Sums] | None = None) -> np.ndarray:
         """x (G, n, C) -> (G, n, C); the sums in ``layers`` are advanced in place."""
-        heads = (*x.shape[:2], self.heads, x.shape[-1] // self.heads)
+        width = x.shape[-1]
+        heads = (*x.shape[:2], self.heads, width // self.heads)
         for index, (parts, norms) in enumerate(self.blocks):
-            q, k, v = np.split(_apply(parts["qkv"], x), 3, axis=-1)
-            q, k, v = _phi(q).reshape(heads), _phi(k).reshape(heads), v.reshape(heads)
+            qkv = _apply(parts["qkv"], x)
+            both = _phi(qkv[..., : 2 * width])
+            q, k = both[..., :width].reshape(heads), both[..., width:].reshape(heads)
             sums, norm = layers[index]
-            sums += k[..., None] * v[..., None, :]
+            sums += k[..., None] * qkv[..., 2 * width :].reshape(heads)[..., None, :]
             norm += k
             x = _normalise(x + _apply(parts["out"], _attend(q, sums, norm).reshape(x.shape)), norms[0])
             if memory:
@@ -100,7 +118,11 @@ class FastConditions:
     """Conditions as a sum of table rows."""
 
     def __init__(self, module: ConditionEmbedding | None):
-        self.tables = [] if module is None else [_array(t) for t in (module.emotion, *(e.weight for e in (module.key, module.left, module.place)))]
+        self.tables = (
+            []
+            if module is None
+            else [_array(t) for t in (module.emotion, *(e.weight for e in (module.key, module.left, module.place)))]
+        )
 
     def __call__(self, va: np.ndarray, told: tuple[np.ndarray, ...]) -> np.ndarray | float:
         """va (n, 2), told: key, left, place (n,) each -> (n, C)."""
@@ -116,7 +138,9 @@ class FastPrior:
     def __init__(self, prior: Prior):
         weight, bias = _affine(prior.inner)
         self.codes = _array(prior.embedding.weight) @ weight[0] + bias[0]
-        self.rows = _row_table(prior.rows, prior.rows_in) if prior.rows is not None and prior.rows_in is not None else None
+        self.rows = (
+            _row_table(prior.rows, prior.rows_in) if prior.rows is not None and prior.rows_in is not None else None
+        )
         self.conditions = FastConditions(prior.conditions)
         self.stack, self.width = FastStack(prior.stack), prior.config.dim
         self.head, self.temperature = _affine(prior.head), prior.config.temperature
@@ -126,7 +150,9 @@ class FastPrior:
         """Before the first code."""
         return Running([self.stack.start(rows, self.width)], np.zeros(rows, np.int64))
 
-    def step(self, code: np.ndarray, row: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], state: Running) -> np.ndarray:
+    def step(
+        self, code: np.ndarray, row: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], state: Running
+    ) -> np.ndarray:
         """Scores (n, K) of the next code after ``code`` (n,) and ``row`` (n, 8); the state is advanced."""
         x = self.codes[code] + self.conditions(va, told) + self.waves(state.row)
         if self.rows is not None:
@@ -141,23 +167,21 @@ class FastModel:
     def __init__(self, model: MusER):
         config = model.config
         self.config = config
-        codebook = _array(model.quantise.codebook)
         latent_width = config.latent if model.global_decoder is not None and config.fusion == "concat" else 0
         self.rows = _row_table(model.embedding, model.decoder_in)
-        self.latent = codebook @ _array(model.decoder_in.weight).T[-latent_width:] if latent_width else None
+        self.latent = np.ascontiguousarray(_array(model.decoder_in.weight).T[-latent_width:]) if latent_width else None
         self.conditions = FastConditions(model.conditions)
         self.width = model.decoder_in.weight.shape[0]
         self.overall = FastStack(model.global_decoder) if model.global_decoder is not None else None
         self.elements = FastStack(model.element_decoders, len(ELEMENTS)) if model.element_decoders is not None else None
         if self.elements is not None:
-            weight, bias = _affine(model.latent_in)
-            parts = np.stack(np.split(codebook, len(ELEMENTS), axis=1))  # (7, K, D)
-            self.parts = parts @ weight[0] + bias[0]
+            self.part = tuple(array[0] for array in _affine(model.latent_in))
             self.narrow = _affine(model.narrow) if model.narrow is not None else None
         self.waves = _waves(config.positions, self.width)
         self.element_waves = _waves(config.positions, config.element_dim)
         weight, bias = _affine(model.given_type)
-        kinds = _array(model.embedding.tables[TYPE].weight) * math.sqrt(model.embedding.tables[TYPE].embedding_dim)
+        types: Any = model.embedding.tables[TYPE]
+        kinds = _array(types.weight) * math.sqrt(types.embedding_dim)
         self.given, self.kinds = weight[0][: -kinds.shape[1]], kinds @ weight[0][-kinds.shape[1] :] + bias[0]
         self.heads = [tuple(part[0] for part in _affine(head)) for head in model.heads]
 
@@ -170,11 +194,13 @@ class FastModel:
             stacks.append(self.elements.start(rows, self.config.element_dim))
         return Running(stacks, np.zeros(rows, np.int64), [to_sums(state, 1) for state in memory or []])
 
-    def step(self, row: np.ndarray, code: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], state: Running) -> np.ndarray:
-        """Features (7, n, C) of the row after ``row`` (n, 8), whose code (n,) is known; the state is advanced."""
+    def step(
+        self, row: np.ndarray, latent: np.ndarray, va: np.ndarray, told: tuple[np.ndarray, ...], state: Running
+    ) -> np.ndarray:
+        """Features (7, n, C) of the row after ``row`` (n, 8), whose latent (n, C) is known; the state is advanced."""
         x = self.rows(row) + self.conditions(va, told) + self.waves(state.row)
         if self.latent is not None:
-            x = x + self.latent[code]
+            x = x + latent @ self.latent
         x = x[None]
         if self.overall is not None:
             x = self.overall(x, state.stacks[0], state.memory)
@@ -182,7 +208,8 @@ class FastModel:
             x = np.broadcast_to(x, (len(ELEMENTS), *x.shape[1:]))
         else:
             x = x if self.narrow is None else _apply(self.narrow, x)
-            x = x + self.parts[:, code] + self.element_waves(state.row)
+            parts = latent.reshape(len(latent), len(ELEMENTS), -1).swapaxes(0, 1)  # (7, n, D)
+            x = x + parts @ self.part[0] + self.part[1] + self.element_waves(state.row)
             x = self.elements(x, state.stacks[-1])
         state.row = state.row + 1
         return x
@@ -198,16 +225,19 @@ class FastModel:
         return (features[column] @ self.given + self.kinds[kind]) @ weight + bias
 
 
-def prime(model: MusER, prior: Prior, x: np.ndarray, codes: np.ndarray, conditions: Conditions) -> tuple[Running, Running]:
+def prime(
+    model: MusER, prior: Prior, x: np.ndarray, codes: np.ndarray, conditions: Conditions
+) -> tuple[Running, Running]:
     """Memories of both networks after rows x (n, T, 8) with codes (n, T), computed all at once by the training form."""
     rows, ids = torch.from_numpy(x), torch.from_numpy(codes)
-    latent = torch.nn.functional.embedding(ids, model.quantise.codebook)
-    stacks = model.prime(rows, latent, conditions)
+    stacks = model.prime(rows, torch.nn.functional.embedding(ids, model.quantise.codebook), conditions)
     before = torch.cat([prior.first_token(rows[:, 0]).unsqueeze(1), ids[:, :-1]], dim=1)
     heard = np.full(len(x), x.shape[1])
     groups = [1] if model.element_decoders is None else [1, len(ELEMENTS)][-len(stacks) :]
     decoder = [[to_sums(state, count) for state in states] for states, count in zip(stacks, groups, strict=True)]
-    return Running(decoder, heard), Running([[to_sums(state, 1) for state in prior.prime(before, rows, conditions)]], heard)
+    return Running(decoder, heard), Running(
+        [[to_sums(state, 1) for state in prior.prime(before, rows, conditions)]], heard
+    )
 
 
 def to_sums(state: State, groups: int) -> Sums:
@@ -216,11 +246,13 @@ def to_sums(state: State, groups: int) -> Sums:
     return sums.reshape(groups, -1, *sums.shape[1:]), norm.reshape(groups, -1, *norm.shape[1:])
 
 
-def _row_table(embedding: RowEmbedding, layer: Linear):  # noqa: ANN202
-    """Rows (n, 8) -> their sum (n, C) after the first layer: every column's table is multiplied by its part of the layer."""
+def _row_table(embedding: RowEmbedding, layer: Linear) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows (n, 8) -> their sum (n, C) after the first layer: every column's table is multiplied by its part of the
+    layer.
+    """
     weight, bias = _array(layer.weight).T, _array(layer.bias)
-    tables, start = [], 0
-    for table in embedding.tables:
+    tables, start, columns = [], 0, list[Any](embedding.tables)
+    for table in columns:
         stop = start + table.embedding_dim
         tables.append(_array(table.weight) * math.sqrt(table.embedding_dim) @ weight[start:stop])
         start = stop
@@ -229,7 +261,7 @@ def _row_table(embedding: RowEmbedding, layer: Linear):  # noqa: ANN202
     return lambda rows: joined[rows[:, : len(FIELDS)] + offsets].sum(axis=1) + bias
 
 
-def _waves(used: bool, width: int, longest: int = 4096):  # noqa: ANN202
+def _waves(used: bool, width: int, longest: int = 4096) -> Callable[[np.ndarray], np.ndarray | float]:
     """Row numbers (n,) -> sinusoids (n, C), or 0."""
     if not used:
         return lambda row: 0.0
@@ -237,24 +269,23 @@ def _waves(used: bool, width: int, longest: int = 4096):  # noqa: ANN202
     return lambda row: table[np.minimum(row, longest - 1)]
 
 
-def _affine(layer: Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (G, inputs, outputs) and bias (G, 1, outputs) of a layer."""
+def _affine(layer: Any) -> Affine:
     weight, bias = _array(layer.weight), _array(layer.bias)
     if weight.ndim == 2:
         weight, bias = weight[None], bias[None]
     return np.ascontiguousarray(weight.swapaxes(1, 2)), bias[:, None]
 
 
-def _norm(layer: torch.nn.Module) -> tuple[np.ndarray, np.ndarray]:
+def _norm(layer: Any) -> Affine:
     weight, bias = _array(layer.weight), _array(layer.bias)
     return (weight, bias) if weight.ndim == 1 else (weight[:, None], bias[:, None])
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def _array(tensor: Any) -> np.ndarray:
     return tensor.detach().float().numpy()
 
 
-def _apply(layer: tuple[np.ndarray, np.ndarray], x: np.ndarray) -> np.ndarray:
+def _apply(layer: Affine, x: np.ndarray) -> np.ndarray:
     return np.matmul(x, layer[0]) + layer[1]
 
 
@@ -266,10 +297,11 @@ def _phi(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0) + np.exp(np.minimum(x, 0))
 
 
-def _normalise(x: np.ndarray, norm: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centred).mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + 1e-5) * norm[0] + norm[1]
+def _normalise(x: np.ndarray, norm: Affine) -> np.ndarray:
+    width = x.shape[-1]
+    centred = x - np.add.reduce(x, axis=-1, keepdims=True) / width
+    variance = np.add.reduce(np.square(centred), axis=-1, keepdims=True) / width
+    return centred * (norm[0] / np.sqrt(variance + 1e-5)) + norm[1]
 
 
 _ROOT_HALF = np.float32(math.sqrt(0.5))

@@ -14,7 +14,8 @@
                                                .      .       .       EOS       .     .        .        .
 
 Ids are in musical order in every column (tempo, duration, velocity, pitch and position by value, chords by root on the
-circle of fifths and then from consonant to dissonant), so that "greater" means something to the regulariser. The published
+circle of fifths and then from consonant to dissonant), so that "greater" means something to the regulariser. The
+published
 dictionary sorted strings instead ("Beat_10" before "Beat_2"); :func:`lexicographic_ids` translates.
 Source: compound words of Hsiao et al. (AAAI 2021) with the emotion column of Hung et al. (ISMIR 2021) as used by MusER.
 """
@@ -46,9 +47,11 @@ CHORDS = ("N_N", *(f"{root}_{quality}" for root in FIFTHS for quality in QUALITI
 class Grid:
     """A piece in 4/4 on a sixteenth-note grid.
 
-    notes: (N, 4) int64 of step (sixteenths from the start), pitch (MIDI), duration (sixteenths, 1..16), velocity (1..127),
+    notes: (N, 4) int64 of step (sixteenths from the start), pitch (MIDI), duration (sixteenths, 1..16), velocity
+    (1..127),
         sorted by step and then from high to low pitch;
-    tempos: (4 x bars,) quarter notes per minute at each beat; chords: (4 x bars,) chord numbers at each beat; bars: number of bars.
+    tempos: (4 x bars,) quarter notes per minute at each beat; chords: (4 x bars,) chord numbers at each beat;
+    bars: number of bars.
     """
 
     notes: np.ndarray
@@ -57,7 +60,9 @@ class Grid:
     bars: int
 
     def slice(self, start: int, stop: int) -> Grid:
-        """Bars ``start`` to ``stop`` (exclusive) as a piece of their own; notes that ring over the end are cut there."""
+        """Bars ``start`` to ``stop`` (exclusive) as a piece of their own; notes that ring over the end are cut
+        there.
+        """
         first, last = start * STEPS_PER_BAR, stop * STEPS_PER_BAR
         notes = self.notes[(self.notes[:, 0] >= first) & (self.notes[:, 0] < last)].copy()
         notes[:, 2] = np.minimum(notes[:, 2], last - notes[:, 0])
@@ -116,7 +121,9 @@ def snap(grid: Grid, config: TokenConfig) -> Grid:
     notes[:, 1] = np.clip(notes[:, 1], config.pitch_low, config.pitch_high)
     notes[:, 2] = np.clip(notes[:, 2], 1, STEPS_PER_BAR)
     velocity = np.rint((notes[:, 3] - config.velocity_low) / config.velocity_step)
-    notes[:, 3] = config.velocity_low + config.velocity_step * np.clip(velocity, 0, config.velocity_bins - 1).astype(int)
+    notes[:, 3] = config.velocity_low + config.velocity_step * np.clip(velocity, 0, config.velocity_bins - 1).astype(
+        int
+    )
     notes[:, 3] = np.minimum(notes[:, 3], 127)
     notes = notes[np.lexsort((-notes[:, 3], -notes[:, 2], -notes[:, 1], notes[:, 0]))]
     if len(notes):
@@ -128,7 +135,9 @@ def snap(grid: Grid, config: TokenConfig) -> Grid:
 
 
 def rows_from_grid(grid: Grid, config: TokenConfig, quadrant: int = 0) -> np.ndarray:
-    """Compound words (T, 8) int16 of a grid: emotion row, bars, beats, notes, end row. ``quadrant`` 1..4, 0 if unknown."""
+    """Compound words (T, 8) int16 of a grid: emotion row, bars, beats, notes, end row. ``quadrant`` 1..4, 0 if
+    unknown.
+    """
     grid = snap(grid, config)
     tempo_ids = FIRST_TEMPO + tempo_bin(grid.tempos, config)
     chord_ids = FIRST_CHORD + grid.chords
@@ -154,7 +163,9 @@ def rows_from_grid(grid: Grid, config: TokenConfig, quadrant: int = 0) -> np.nda
 
 
 def grid_from_rows(rows: np.ndarray, config: TokenConfig) -> Grid:
-    """The grid that rows (T, 8) describe. Raises :class:`AffgenError` naming the first row that is no valid compound word."""
+    """The grid that rows (T, 8) describe. Raises :class:`AffgenError` naming the first row that is no valid
+    compound word.
+    """
     notes: list[tuple[int, int, int, int]] = []
     tempos: list[float] = []
     chords: list[int] = []
@@ -179,8 +190,12 @@ def grid_from_rows(rows: np.ndarray, config: TokenConfig) -> Grid:
             velocity = min(127, config.velocity_low + config.velocity_step * (row[VELOCITY] - FIRST_VELOCITY))
             notes.append((step, config.pitch_low + row[PITCH] - FIRST_PITCH, row[DURATION] - FIRST_DURATION, velocity))
         elif not (kind == EMOTION_ROW and index == 0):
-            raise AffgenError(f"row {index} is no valid compound word here: {dict(zip(FIELDS, row.tolist(), strict=True))}")
-    return Grid(np.array(notes, dtype=np.int64).reshape(-1, 4), np.array(tempos), np.array(chords, dtype=np.int64), bars)
+            raise AffgenError(
+                f"row {index} is no valid compound word here: {dict(zip(FIELDS, row.tolist(), strict=True))}"
+            )
+    return Grid(
+        np.array(notes, dtype=np.int64).reshape(-1, 4), np.array(tempos), np.array(chords, dtype=np.int64), bars
+    )
 
 
 def score_from_grid(grid: Grid) -> Score:
@@ -196,9 +211,15 @@ def score_from_grid(grid: Grid) -> Score:
     )
     return Score(
         notes=tuple(sorted(played, key=lambda note: (note.onset, note.pitch))),
-        tempos=tuple(Tempo(float(beat), float(grid.tempos[beat])) for beat in _changes(grid.tempos)) or (Tempo(0.0, 120.0),),
+        tempos=tuple(Tempo(float(beat), float(grid.tempos[beat])) for beat in _changes(grid.tempos))
+        or (Tempo(0.0, 120.0),),
         markers=tuple(Marker(float(beat), CHORDS[grid.chords[beat]]) for beat in _changes(grid.chords)),
     )
+
+
+def bar_row() -> np.ndarray:
+    """The row (8,) of a bar line."""
+    return np.array(_row(METRICAL, beat=BAR), dtype=np.int16)
 
 
 def bars_of_rows(rows: np.ndarray) -> np.ndarray:

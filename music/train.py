@@ -39,11 +39,18 @@ def build(config: MusicConfig) -> tuple[MusER, Prior]:
 
 
 def train(
-    config: MusicConfig, data: str | Path, out: str | Path, *, resume: bool = False, quiet: bool = False, device: str = "cpu"
+    config: MusicConfig,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Train on a data directory of labelled MIDI and leave a model directory in ``out/model``.
 
-    ``out`` receives config.yaml, clips.npz (the analysed corpus), autoencoder/ and prior/ (states and logs). With ``resume``
+    ``out`` receives config.yaml, clips.npz (the analysed corpus), autoencoder/ and prior/ (states and logs). With
+    ``resume``
     it goes on where it was stopped, stage by stage.
     """
     out = Path(out)

@@ -97,6 +97,8 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
     parts = fit(Plain(), batches, CONFIG, tmp_path / "parts", quiet=True)
     large = fit(Plain(), whole, replace(CONFIG, accumulate=1), tmp_path / "whole", quiet=True)
     torch.testing.assert_close(parts.tensors, large.tensors, atol=1e-5, rtol=1e-5)
+    for line, other in zip(log(tmp_path / "parts"), log(tmp_path / "whole"), strict=True):
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
 
 
 def test_learning_rate_warms_up_and_ends_at_the_final_ratio() -> None:
@@ -182,6 +184,17 @@ def test_a_poisoned_batch_is_skipped_named_and_reaches_no_weight(tmp_path: Path)
     assert all(bool(value.isfinite().all()) for value in result.tensors.values())
     (skipped,) = [line for line in log(tmp_path) if "skipped" in line]
     assert skipped["step"] == 5 and skipped["skipped"] == ["batch 4"] and skipped["losses"]["error"] is None
+
+
+def test_only_a_streak_rolls_back(tmp_path: Path) -> None:
+    fit(Plain(), poisoned(3, 5, 7), SINGLE, tmp_path, quiet=True)
+    assert not any("rolled_back_to" in line for line in log(tmp_path))
+
+
+def test_nothing_is_saved_within_a_streak(tmp_path: Path) -> None:
+    """Step 5 would be saved, but the weights that began a streak are none to go back to."""
+    fit(Plain(), poisoned(4, 5), replace(SINGLE, save_every=5), tmp_path, quiet=True)
+    assert {"step": 6, "rolled_back_to": 0} in log(tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_counts_too(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from affgen.checkpoint import read_tensors
 from affgen.errors import AffgenError, ModelError
 from affgen.training import TrainResult, fit
-from affgen.training_config import Interrupted, TrainConfig
+from affgen.training_config import Interrupted, StopRequest, TrainConfig
 from affgen.training_state import averaged, new_state
 
 CONFIG = TrainConfig(
@@ -309,6 +309,45 @@ def test_stopping_after_any_step_changes_nothing(tmp_path: Path, last: int) -> N
     assert result.step == SINGLE.steps
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
     assert any("rolled_back_to" in line for line in log(tmp_path / "parts"))
+
+
+def test_a_crash_after_a_validation_made_up_for_logs_it_once(tmp_path: Path) -> None:
+    """Stopped in the validation of step 6, resumed, validated, and killed before the next regular state."""
+    config = replace(SINGLE, save_every=4)
+
+    def stop(model: nn.Module) -> dict[str, float]:
+        if len([line for line in log(tmp_path / "parts") if "validation" in line]) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(model)
+
+    def crash(index: int, rank: int, world: int) -> Tensor:
+        raise RuntimeError("power cut")
+
+    fit(Toy(), batches, config, tmp_path / "whole", validate=validate, quiet=True)
+    with pytest.raises(Interrupted):
+        fit(Toy(), batches, config, tmp_path / "parts", validate=stop, quiet=True)
+    with pytest.raises(RuntimeError):
+        fit(Toy(), crash, config, tmp_path / "parts", validate=validate, resume=True, quiet=True)
+    assert log(tmp_path / "parts")[-1]["step"] == 6
+    fit(Toy(), batches, config, tmp_path / "parts", validate=validate, resume=True, quiet=True)
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+
+def test_litter_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    train(tmp_path)
+    before = fingerprint(tmp_path)
+    for folder in (tmp_path, tmp_path / "state"):
+        (folder / ".tmpAb12Cd").touch()
+        (folder / ".last.ab12.tmp.safetensors").touch()
+    train(tmp_path, resume=True)
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_request_from_before_breaks_off_at_once() -> None:
+    stop = StopRequest()
+    stop.note(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt), stop.at_once():
+        raise AssertionError("the block was entered")
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@
 
 ``happy`` · ``happy:0.6+sad:0.4`` · ``va:0.4/-0.2`` · ``neutral@0s,angry:1@3s`` · ``Q4@0b,Q1@8b``
 
-Weights are relative: a mix is normalised to sum 1 (a ``va:`` term has weight 1), so ``happy`` and ``happy:0.2`` are the
-same emotion; how strong it is says the intensity. A curve holds its first and last values outside its points. Bars are
+Weights that sum to less than 1 leave the rest neutral (``happy:0.2`` is a fifth of the way to happy); weights that
+sum to
+more are relative and normalised (``happy:3+sad:1``). A ``va:`` term has weight 1. Intensity says how strong all of
+it is. A curve holds its first and last values outside its points. Bars are
 counted from 0: ``8b`` is the beginning of the ninth bar. The first point may leave out its time, which is then 0.
 """
 
@@ -110,7 +112,8 @@ class Mix:
     """An emotion at one moment.
 
     ``weights``: (name, weight) of the labels and quadrants in it, each weight in (0, 1]; they sum to 1, or to less when
-    part of the mix was given as a point of the plane, which has no label. ``va``: (valence, arousal) in [-1, 1] of all
+    the rest is neutral or was given as a point of the plane, which has no label. ``va``: (valence, arousal) in
+    [-1, 1] of all
     of it.
     """
 
@@ -135,8 +138,8 @@ class Point:
         return "+".join(map(str, self.terms)) + _at(self.time)
 
     def mix(self) -> Mix:
-        """Return the terms read as one mix, their weights normalised to sum 1."""
-        total = math.fsum(term.weight for term in self.terms)
+        """Return the terms read as one mix: weights over 1 in sum are normalised, below 1 the rest is neutral."""
+        total = max(1.0, math.fsum(term.weight for term in self.terms))
         shares = [term.weight / total for term in self.terms]
         weights = tuple((t.name, share) for t, share in zip(self.terms, shares, strict=True) if t.name != "va")
         valence, arousal = (

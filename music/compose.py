@@ -1,0 +1,325 @@
+"""The facade of the package: one object that composes, continues and transfers, steered by an emotion.
+
+Every call with the same arguments and seed gives the same notes; nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from affgen import __version__
+from affgen.audio import Audio
+from affgen.emotion.labels import QUADRANTS, quadrant
+from affgen.emotion.spec import Clock, Curve, Emotion, parse_emotion, parse_intensity
+from affgen.errors import AffgenError
+from affgen.score import SUSTAIN_PEDAL, Control, Marker, Score, write_midi
+from music.beats import align
+from music.config import MusicConfig, TokenConfig
+from music.decode import Request, Steering, bars_in, decode
+from music.keys import UNKNOWN, parse_key
+from music.model import MusER
+from music.pack import unpack
+from music.prior import Prior
+from music.render import render
+from music.tokens import (
+    BEATS_PER_BAR,
+    FIRST_TEMPO,
+    STEPS_PER_BAR,
+    Grid,
+    bar_row,
+    grid_from_rows,
+    rows_from_grid,
+    score_from_grid,
+    tempo_bin,
+)
+
+DEFAULT_BARS = 16
+MOST_BARS = 512
+MOST_SECONDS = 1800.0
+SHIPPED = Path(__file__).parent / "pretrained" / "emopia"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A composed piece: its score, on which grid, and what it was asked to be."""
+
+    score: Score
+    grid: Grid
+    emotion: Emotion
+    intensity: Curve
+    seed: int
+
+    @property
+    def tempo(self) -> float:
+        """Beats per minute at the beginning."""
+        return self.score.tempos[0].bpm
+
+    def save(self, path: str | Path) -> None:
+        """Write a MIDI file, whole or not at all."""
+        write_midi(self.score, path)
+
+    def render(self, *, sample_rate: int = 22_050) -> Audio:
+        """The piece as sound; see :func:`music.render.render`."""
+        return render(self.score, sample_rate=sample_rate)
+
+    def asked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in bars (N,) and the valence and arousal (N, 2) asked for there, scaled by the intensity up to
+        1.
+        """
+        positions = np.arange(self.grid.bars) + 0.5
+        clock = Clock(max(self.score.duration_s, 1e-3), self.grid.bars)
+        va = self.emotion.valence_arousal(positions, "b", clock)
+        return positions, va * np.minimum(self.intensity.sample(positions, "b", clock), 1.0)[:, None]
+
+
+class Composer:
+    """Composes piano music with an emotion; made by :meth:`from_pretrained`."""
+
+    def __init__(self, config: MusicConfig, model: MusER, prior: Prior, name: str = "music"):
+        self.config, self.model, self.prior, self.name = config, model, prior, name
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path | None = None) -> Composer:
+        """Load a model directory (default: the shipped one). Raises :class:`affgen.errors.ModelError`."""
+        folder = SHIPPED if folder is None else Path(folder)
+        return cls(*unpack(folder), name=folder.resolve().name)
+
+    def compose(
+        self,
+        emotion: str | Emotion = "neutral",
+        *,
+        intensity: float | str | Curve = 1.0,
+        bars: int | None = None,
+        seconds: float | None = None,
+        tempo: float | None = None,
+        key: str | None = None,
+        seed: int = 0,
+    ) -> Piece:
+        """Compose a piece of ``bars`` bars (default 16) or ``seconds`` seconds.
+
+        emotion: a SPEC of labels, quadrants, mixes, points or a curve; intensity: 0 to 1.5 or a curve, 0 =
+        unsteered, 1 = as in
+        the training data with the model's guidance; tempo in beats per minute (32 to 224 for the shipped model);
+        key such as
+        ``"F# minor"``. Raises :class:`AffgenError` for anything outside these ranges.
+        """
+        return self.compose_many(
+            [seed], emotion, intensity=intensity, bars=bars, seconds=seconds, tempo=tempo, key=key
+        )[0]
+
+    def compose_many(
+        self,
+        seeds: Sequence[int],
+        emotion: str | Emotion = "neutral",
+        *,
+        intensity: float | str | Curve = 1.0,
+        bars: int | None = None,
+        seconds: float | None = None,
+        tempo: float | None = None,
+        key: str | None = None,
+    ) -> list[Piece]:
+        """One piece for each seed, decoded side by side; each is the one that :meth:`compose` gives."""
+        feeling, strength = parse_emotion(emotion), parse_intensity(intensity)
+        wanted = Length(bars, seconds, tempo, self.config.tokens)
+        number = UNKNOWN if key is None else parse_key(key)
+        requests = [
+            Request(
+                seed,
+                self.steering(feeling, strength),
+                bars=wanted.bars,
+                seconds=wanted.open_seconds,
+                key=number,
+                tempo=wanted.tempo_id,
+                quadrant=quadrant_token(feeling),
+            )
+            for seed in seeds
+        ]
+        grids = self.decode(requests)
+        return [self._piece(wanted, grid, feeling, strength, seed) for grid, seed in zip(grids, seeds, strict=True)]
+
+    def extend(
+        self,
+        score: Score,
+        emotion: str | Emotion = "neutral",
+        *,
+        intensity: float | str | Curve = 1.0,
+        bars: int = 8,
+        key: str | None = None,
+        seed: int = 0,
+    ) -> Piece:
+        """Go on from ``score`` for ``bars`` bars; its own notes, tempi and pedals stay exactly as they are.
+
+        Curves run over the new bars. Raises :class:`AffgenError` like :meth:`compose`, and for models that draw
+        all latents
+        before the first row.
+        """
+        if self.config.model.fusion == "ca":
+            raise AffgenError('a model with fusion "ca" cannot continue a piece; use one with fusion "concat"')
+        feeling, strength = parse_emotion(emotion), parse_intensity(intensity)
+        check_bars(bars)
+        aligned = align(score)
+        given = aligned.grid
+        if given.bars > MOST_BARS:
+            raise AffgenError(f"the piece to continue has {given.bars} bars; at most {MOST_BARS} are accepted")
+        rows = np.concatenate([rows_from_grid(given, self.config.tokens)[:-1], [bar_row()]])
+        inner = self.steering(feeling, strength)
+        request = Request(
+            seed,
+            lambda total, bpm: np.concatenate([np.repeat(inner(bars, bpm)[:1], given.bars, axis=0), inner(bars, bpm)]),
+            bars=given.bars + bars,
+            key=UNKNOWN if key is None else parse_key(key),
+            tempo=FIRST_TEMPO + int(tempo_bin(given.tempos[-1], self.config.tokens)),
+            rows=rows,
+            codes=self.codes(rows),
+        )
+        fresh = ring_out(self.decode([request])[0].slice(given.bars, given.bars + bars))
+        return Piece(append(score, fresh, aligned.seconds, given.bars), fresh, feeling, strength, seed)
+
+    def steering(self, emotion: Emotion, intensity: Curve) -> Steering:
+        """Valence, arousal and guidance of each bar, in the middle of the bar."""
+        return steering(emotion, intensity, self.config.sampling.guidance)
+
+    def decode(self, requests: list[Request]) -> list[Grid]:
+        """Decode on one thread: rows are too small to share."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            rows = decode(self.model, self.prior, self.config, requests)
+        finally:
+            torch.set_num_threads(threads)
+        return [grid_from_rows(piece, self.config.tokens) for piece in rows]
+
+    @torch.inference_mode()
+    def codes(self, rows: np.ndarray) -> np.ndarray:
+        """Codes (T - 1,) that the encoder gives to all rows (T, 8) but the first."""
+        y = torch.from_numpy(rows[1:].astype(np.int64))[None]
+        return self.model.codes(y, torch.ones(y.shape[:2]))[0].numpy()
+
+    def _piece(self, wanted: Length, grid: Grid, emotion: Emotion, intensity: Curve, seed: int) -> Piece:
+        grid = wanted.settle(ring_out(grid))
+        label = f"affgen {__version__} music seed={seed} model={self.name} emotion={emotion} intensity={intensity}"
+        return Piece(replace(wanted.trim(score_from_grid(grid)), texts=(label,)), grid, emotion, intensity, seed)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a piece is asked to be; raises :class:`AffgenError` for what no piece can be."""
+
+    asked_bars: int | None
+    seconds: float | None
+    tempo: float | None
+    tokens: TokenConfig
+
+    def __post_init__(self) -> None:
+        low, high = self.tokens.tempo_low, self.tokens.tempo_low + self.tokens.tempo_step * (self.tokens.tempo_bins - 1)
+        if self.asked_bars is not None and self.seconds is not None:
+            raise AffgenError("bars and seconds cannot both be asked for; give one of them")
+        if self.asked_bars is not None:
+            check_bars(self.asked_bars)
+        if self.seconds is not None and not 1 <= self.seconds <= MOST_SECONDS:
+            raise AffgenError(f"{self.seconds} seconds; accepted: 1 to {MOST_SECONDS:g}")
+        if self.tempo is not None and not low <= self.tempo <= high:
+            raise AffgenError(f"a tempo of {self.tempo} beats per minute; this model accepts {low} to {high}")
+
+    @property
+    def bars(self) -> int:
+        """Bars to decode (a first guess while the tempo is open)."""
+        if self.seconds is None:
+            return DEFAULT_BARS if self.asked_bars is None else self.asked_bars
+        return (
+            bars_in(self.seconds, 100.0) if self.tempo is None else int(np.ceil(self.seconds * self.tempo / 240 - 1e-6))
+        )
+
+    @property
+    def open_seconds(self) -> float | None:
+        """Seconds whose bars follow from the tempo that is drawn."""
+        return self.seconds if self.tempo is None else None
+
+    @property
+    def tempo_id(self) -> int:
+        """Token of the asked tempo, 0 if it is open."""
+        return 0 if self.tempo is None else FIRST_TEMPO + int(tempo_bin(self.tempo, self.tokens))
+
+    def settle(self, grid: Grid) -> Grid:
+        """The exact tempo: the one asked for, or the one at which the bars last the asked seconds."""
+        if self.tempo is not None:
+            return replace(grid, tempos=np.full(len(grid.tempos), float(self.tempo)))
+        if self.seconds is not None:
+            return replace(grid, tempos=np.full(len(grid.tempos), 240 * grid.bars / self.seconds))
+        return grid
+
+    def trim(self, score: Score) -> Score:
+        """With seconds and a tempo the last bar may be cut: the notes that then sound end with the asked second."""
+        if self.seconds is None or self.tempo is None:
+            return score
+        end = self.seconds * self.tempo / 60
+        notes = [note for note in score.notes if note.onset < end - 1e-6]
+        last = max(note.onset for note in notes)
+        notes = [
+            replace(n, duration=end - n.onset if n.onset == last else min(n.duration, end - n.onset)) for n in notes
+        ]
+        return replace(score, notes=tuple(notes), markers=tuple(m for m in score.markers if m.beat < end))
+
+
+def steering(emotion: Emotion, intensity: Curve, guidance: float) -> Steering:
+    """The :data:`music.decode.Steering` of an emotion and an intensity: guidance is the model's, times the
+    intensity.
+    """
+
+    def steer(bars: int, bpm: float) -> np.ndarray:
+        positions = np.arange(bars) + 0.5
+        clock = Clock(240 * bars / bpm, bars)
+        strength = guidance * intensity.sample(positions, "b", clock)
+        return np.concatenate([emotion.valence_arousal(positions, "b", clock), strength[:, None]], axis=1)
+
+    return steer
+
+
+def quadrant_token(emotion: Emotion) -> int:
+    """1..4 for the quadrant that a curve starts in, 0 at the origin; for models conditioned by a first token."""
+    valence, arousal = emotion.at(0.0).va if emotion.constant else emotion.points[0].mix().va
+    return 0 if valence == arousal == 0 else 1 + QUADRANTS.index(quadrant(valence, arousal))
+
+
+def check_bars(bars: int) -> None:
+    """Raise :class:`AffgenError` unless 1 <= bars <= 512."""
+    if not 1 <= bars <= MOST_BARS:
+        raise AffgenError(f"{bars} bars; accepted: 1 to {MOST_BARS}")
+
+
+def ring_out(grid: Grid) -> Grid:
+    """The notes of the last onset sound to the end of the last bar: a piece ends on its last bar line."""
+    notes = grid.notes.copy()
+    last = notes[:, 0] == notes[:, 0].max()
+    notes[last, 2] = grid.bars * STEPS_PER_BAR - notes[last, 0]
+    return replace(grid, notes=notes)
+
+
+def append(score: Score, fresh: Grid, seconds: Callable[[np.ndarray], np.ndarray], bars: int) -> Score:
+    """``score`` as it is, with ``fresh`` after its first ``bars`` bars, placed by the times that ``seconds`` gives
+    to beats.
+    """
+
+    def place(beats: np.ndarray) -> np.ndarray:
+        return score.beats(seconds(bars * BEATS_PER_BAR + beats))
+
+    added = score_from_grid(fresh)
+    onsets = place(np.array([note.onset for note in added.notes]))
+    ends = place(np.array([note.end for note in added.notes]))
+    notes = tuple(
+        replace(note, onset=float(onset), duration=float(end - onset))
+        for note, onset, end in zip(added.notes, onsets, ends, strict=True)
+    )
+    start = float(place(np.zeros(1))[0])
+    markers = tuple(Marker(float(beat), m.text) for m, beat in zip(
+        added.markers, place(np.array([m.beat for m in added.markers])), strict=True))  # fmt: skip
+    held = [c for c in score.controls if c.number == SUSTAIN_PEDAL]
+    lift = (Control(start, SUSTAIN_PEDAL, 0),) if held and held[-1].value and held[-1].beat < start else ()
+    return replace(
+        score, notes=score.notes + notes, markers=score.markers + markers, controls=score.controls + lift
+    )  # fmt: skip

@@ -1,0 +1,42 @@
+"""The simple baseline: a first-order Markov chain over whole compound words, one chain for each quadrant."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+
+from music.config import TokenConfig
+from music.data import Clip
+from music.tokens import BAR, BEAT, METRICAL, TYPE, Grid, grid_from_rows, rows_from_grid
+
+Row = tuple[int, ...]
+
+
+class MarkovChain:
+    """Successors of every row in the training clips of one quadrant."""
+
+    def __init__(self, clips: list[Clip], quadrant: int, config: TokenConfig):
+        self.config = config
+        self.successors: dict[Row, list[Row]] = defaultdict(list)
+        for clip in clips:
+            if clip.quadrant == quadrant:
+                rows = [tuple(row) for row in rows_from_grid(clip.grid, config).tolist()]
+                for row, successor in pairwise(rows[:-1]):  # the end row leads nowhere
+                    self.successors[row].append(successor)
+        self.first = next(row for row in self.successors if row[TYPE] != METRICAL)
+        self.bar = next(row for row in self.successors if row[TYPE] == METRICAL and row[BEAT] == BAR)
+
+    def piece(self, bars: int, seed: int) -> Grid:
+        """A piece of ``bars`` bars; a row that is only ever the last of a clip is followed by a new bar."""
+        random = np.random.default_rng(seed)
+        rows, heard = [self.first, self.bar], 1
+        while True:
+            choices = self.successors.get(rows[-1])
+            row = choices[random.integers(len(choices))] if choices else self.bar
+            if row == self.bar:
+                if heard == bars:
+                    return grid_from_rows(np.array(rows), self.config)
+                heard += 1
+            rows.append(row)
