@@ -11,21 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from affgen import __version__
 from affgen.audio import Audio
-from affgen.emotion.labels import QUADRANTS, quadrant
 from affgen.emotion.spec import Clock, Curve, Emotion, parse_emotion, parse_intensity
 from affgen.errors import AffgenError
 from affgen.score import SUSTAIN_PEDAL, Control, Marker, Score, write_midi
 from music.beats import align
 from music.config import MusicConfig, TokenConfig
-from music.decode import Request, Steering, bars_in, decode
-from music.keys import UNKNOWN, parse_key
+from music.decode import Request, bars_in, decode
+from music.keys import UNKNOWN, estimate_key, parse_key
 from music.model import MusER
 from music.pack import unpack
 from music.prior import Prior
 from music.render import render
+from music.steering import quadrant_token, steering
 from music.tokens import (
     BEATS_PER_BAR,
     FIRST_TEMPO,
@@ -87,7 +88,8 @@ class Composer:
     def from_pretrained(cls, folder: str | Path | None = None) -> Composer:
         """Load a model directory (default: the shipped one). Raises :class:`affgen.errors.ModelError`."""
         folder = SHIPPED if folder is None else Path(folder)
-        return cls(*unpack(folder), name=folder.resolve().name)
+        place = folder.resolve()
+        return cls(*unpack(folder), name=place.parent.name if place.name == "model" else place.name)
 
     def compose(
         self,
@@ -126,14 +128,13 @@ class Composer:
         """One piece for each seed, decoded side by side; each is the one that :meth:`compose` gives."""
         feeling, strength = parse_emotion(emotion), parse_intensity(intensity)
         wanted = Length(bars, seconds, tempo, self.config.tokens)
-        number = UNKNOWN if key is None else parse_key(key)
+        number = None if key is None else parse_key(key)
         requests = [
             Request(
                 seed,
-                self.steering(feeling, strength),
+                steering(feeling, strength, self.config.sampling, seed=seed, key=number),
                 bars=wanted.bars,
                 seconds=wanted.open_seconds,
-                key=number,
                 tempo=wanted.tempo_id,
                 quadrant=quadrant_token(feeling),
             )
@@ -167,32 +168,30 @@ class Composer:
         if given.bars > MOST_BARS:
             raise AffgenError(f"the piece to continue has {given.bars} bars; at most {MOST_BARS} are accepted")
         rows = np.concatenate([rows_from_grid(given, self.config.tokens)[:-1], [bar_row()]])
-        inner = self.steering(feeling, strength)
+        number, tonic = (None, last_tonic(given)) if key is None else (parse_key(key), None)
+        inner = steering(feeling, strength, self.config.sampling, seed=seed, key=number, tonic=tonic)
         request = Request(
             seed,
             lambda total, bpm: np.concatenate([np.repeat(inner(bars, bpm)[:1], given.bars, axis=0), inner(bars, bpm)]),
             bars=given.bars + bars,
-            key=UNKNOWN if key is None else parse_key(key),
             tempo=FIRST_TEMPO + int(tempo_bin(given.tempos[-1], self.config.tokens)),
             rows=rows,
             codes=self.codes(rows),
         )
         fresh = ring_out(self.decode([request])[0].slice(given.bars, given.bars + bars))
-        return Piece(append(score, fresh, aligned.seconds, given.bars), fresh, feeling, strength, seed)
-
-    def steering(self, emotion: Emotion, intensity: Curve) -> Steering:
-        """Valence, arousal and guidance of each bar, in the middle of the bar."""
-        return steering(emotion, intensity, self.config.sampling.guidance)
+        longer = append(score, fresh, aligned.seconds, given.bars)
+        mark = self.mark(f"continued from bar {given.bars + 1}", feeling, strength, seed)
+        return Piece(replace(longer, texts=(*longer.texts, mark)), fresh, feeling, strength, seed)
 
     def decode(self, requests: list[Request]) -> list[Grid]:
         """Decode on one thread: rows are too small to share."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with threadpool_limits(1):
             rows = decode(self.model, self.prior, self.config, requests)
-        finally:
-            torch.set_num_threads(threads)
         return [grid_from_rows(piece, self.config.tokens) for piece in rows]
+
+    def mark(self, how: str, emotion: Emotion, intensity: Curve, seed: int) -> str:
+        """What a file says of its origin; ``affgen verify`` reads it."""
+        return f"affgen {__version__} music {how} seed={seed} model={self.name} emotion={emotion} intensity={intensity}"
 
     @torch.inference_mode()
     def codes(self, rows: np.ndarray) -> np.ndarray:
@@ -202,8 +201,8 @@ class Composer:
 
     def _piece(self, wanted: Length, grid: Grid, emotion: Emotion, intensity: Curve, seed: int) -> Piece:
         grid = wanted.settle(ring_out(grid))
-        label = f"affgen {__version__} music seed={seed} model={self.name} emotion={emotion} intensity={intensity}"
-        return Piece(replace(wanted.trim(score_from_grid(grid)), texts=(label,)), grid, emotion, intensity, seed)
+        score = replace(wanted.trim(score_from_grid(grid)), texts=(self.mark("composed", emotion, intensity, seed),))
+        return Piece(score, grid, emotion, intensity, seed)
 
 
 @dataclass(frozen=True)
@@ -266,24 +265,11 @@ class Length:
         return replace(score, notes=tuple(notes), markers=tuple(m for m in score.markers if m.beat < end))
 
 
-def steering(emotion: Emotion, intensity: Curve, guidance: float) -> Steering:
-    """The :data:`music.decode.Steering` of an emotion and an intensity: guidance is the model's, times the
-    intensity.
-    """
-
-    def steer(bars: int, bpm: float) -> np.ndarray:
-        positions = np.arange(bars) + 0.5
-        clock = Clock(240 * bars / bpm, bars)
-        strength = guidance * intensity.sample(positions, "b", clock)
-        return np.concatenate([emotion.valence_arousal(positions, "b", clock), strength[:, None]], axis=1)
-
-    return steer
-
-
-def quadrant_token(emotion: Emotion) -> int:
-    """1..4 for the quadrant that a curve starts in, 0 at the origin; for models conditioned by a first token."""
-    valence, arousal = emotion.at(0.0).va if emotion.constant else emotion.points[0].mix().va
-    return 0 if valence == arousal == 0 else 1 + QUADRANTS.index(quadrant(valence, arousal))
+def last_tonic(grid: Grid) -> int | None:
+    """Tonic (0..11) of the last eight bars."""
+    notes = grid.slice(max(0, grid.bars - 8), grid.bars).notes
+    key = estimate_key(notes[:, 1], notes[:, 2])
+    return None if key == UNKNOWN else (key - 1) % 12
 
 
 def check_bars(bars: int) -> None:
@@ -293,10 +279,10 @@ def check_bars(bars: int) -> None:
 
 
 def ring_out(grid: Grid) -> Grid:
-    """The notes of the last onset sound to the end of the last bar: a piece ends on its last bar line."""
+    """The notes of the last onset sound to the last bar line and none beyond: a piece ends where it says."""
     notes = grid.notes.copy()
-    last = notes[:, 0] == notes[:, 0].max()
-    notes[last, 2] = grid.bars * STEPS_PER_BAR - notes[last, 0]
+    left = grid.bars * STEPS_PER_BAR - notes[:, 0]
+    notes[:, 2] = np.where(notes[:, 0] == notes[:, 0].max(), left, np.minimum(notes[:, 2], left))
     return replace(grid, notes=notes)
 
 

@@ -129,6 +129,10 @@ class SamplingConfig:
 
     guidance: float = 2.0
     """logits = neutral + guidance * intensity * (conditioned - neutral), for the prior and the decoder."""
+    major: tuple[float, ...] = (0.846, 0.287, 0.397, 0.746)
+    """Share of major keys in the training clips of Q1..Q4; a key that was not asked for is drawn by it."""
+    out_of_key: float = 1.0
+    """Taken from the scores of pitches outside the key."""
     prior_temperature: float = 1.0
     prior_top_p: float = 0.95
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -11,7 +11,6 @@ of the whole piece, so all codes are drawn first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +20,11 @@ from affgen.layers import State
 from music.config import MusicConfig
 from music.data import bars_left, places
 from music.grammar import Grammar
-from music.keys import UNKNOWN, scale_pitch_classes
+from music.keys import scale_pitch_classes
 from music.model import Conditions, MusER
 from music.prior import Prior
 from music.recurrent import FastModel, FastPrior, Running, join, prime
+from music.steering import AROUSAL, GUIDANCE, KEY, VALENCE, Steering
 from music.tokens import (
     BAR,
     BEAT,
@@ -46,14 +46,8 @@ from music.tokens import (
     tempo_values,
 )
 
-Steering = Callable[[int, float], np.ndarray]
-"""(bars, beats per minute) -> (bars, 3): valence, arousal and guidance of each bar."""
-
 TYPICAL_TEMPO = 100.0
 """Beats per minute taken for curves in seconds until the piece has a tempo."""
-
-OUT_OF_KEY = 3.0
-"""Taken from the score of pitches outside an asked key."""
 
 
 @dataclass
@@ -68,7 +62,6 @@ class Request:
     steer: Steering
     bars: int = 16
     seconds: float | None = None
-    key: int = UNKNOWN
     tempo: int = 0
     """Token id of a tempo that is kept throughout; 0: the model chooses."""
     quadrant: int = 0
@@ -86,7 +79,7 @@ class _Piece:
     random: np.random.Generator
     rows: list[np.ndarray]
     codes: list[int]
-    steering: np.ndarray = field(default_factory=lambda: np.zeros((1, 3)))
+    steering: np.ndarray = field(default_factory=lambda: np.zeros((1, 4)))
     tempo: int = 0
     """Id of the first tempo that was drawn; 0 before."""
     offset: int = 0
@@ -112,7 +105,7 @@ class _Decoder:
         self.now = list(self.pieces)  # those that are still written
         bars = np.array([request.bars for request in requests])
         self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
-        self.out_of_key = np.stack([_key_bias(request.key, config) for request in requests] * self.copies)
+        self.out_of_key = _out_of_key(config)
         self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
         self.codebook = model.quantise.codebook.numpy()
         self.grammar.hear([piece.rows[1:] for piece in self.pieces])
@@ -132,10 +125,11 @@ class _Decoder:
         uniform = np.stack([piece.random.random(8) for piece in self.now])
         steering = self._steering()
         va, told = self._told(steering)
+        guidance = steering[:, GUIDANCE]
         last = np.tile(np.stack([piece.rows[-1] for piece in self.now]), (self.copies, 1))
-        latent, codes = self._latent(last, va, told, steering[:, 2], uniform[:, 7])
+        latent, codes = self._latent(last, va, told, guidance, uniform[:, 7])
         features = self.fast.step(last, np.tile(latent, (self.copies, 1)), va, told, self.state)
-        rows = self._row(features, steering[:, 2], uniform)
+        rows = self._row(features, guidance, uniform, told[0])
         self.grammar.advance(rows)
         for piece, row, number in zip(self.now, rows, codes.tolist(), strict=True):
             piece.rows.append(row)
@@ -160,7 +154,7 @@ class _Decoder:
     def _draw_code(self, scores: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         return draw(scores, uniform, self.config.sampling.prior_temperature, self.config.sampling.prior_top_p)
 
-    def _row(self, features: np.ndarray, guidance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    def _row(self, features: np.ndarray, guidance: np.ndarray, uniform: np.ndarray, key: np.ndarray) -> np.ndarray:
         """Draw rows (B, 8): the type, then the position, then the rest, each within the grammar."""
         sampling, grammar = self.config.sampling, self.grammar
         rows = np.zeros((len(uniform), 8), dtype=np.int64)
@@ -179,7 +173,7 @@ class _Decoder:
         at_beat, notes = (rows[:, BEAT] > BAR).any(), (rows[:, TYPE] == NOTE).any()
         for column in (TEMPO, CHORD) * bool(at_beat) + (PITCH, DURATION, VELOCITY) * bool(notes):
             scores = self.fast.scores(column, features, kinds)
-            pick(column, scores - self.out_of_key if column == PITCH else scores, masks[column])
+            pick(column, scores - self.out_of_key[key] if column == PITCH else scores, masks[column])
         return rows
 
     # --- steering ---------------------------------------------------------------------------------------------------
@@ -195,9 +189,9 @@ class _Decoder:
         """
         unknown = np.array([piece.request.seconds is not None and not piece.tempo for piece in self.now])
         left = np.where(unknown, 0, bars_left(self.grammar.bars, self.grammar.heard))
-        key = np.array([piece.request.key for piece in self.now])
+        key = steering[:, KEY].astype(np.int64)
         told = tuple(np.tile(array, self.copies) for array in (key, left, self.grammar.place))
-        return _with_neutral(steering[:, :2], self.copies), told
+        return _with_neutral(steering[:, [VALENCE, AROUSAL]], self.copies), told
 
     def _hear_tempi(self, rows: np.ndarray) -> None:
         """The first tempo fixes how many bars the asked seconds are, and where in bars the curves are."""
@@ -230,8 +224,9 @@ class _Decoder:
             return self.fast.start(copies, self._contexts(piece)), self.fast_prior.start(copies)
         heard = np.maximum(bars_of_rows(np.stack(piece.rows))[piece.offset : -1], 1)
         heard[0] = heard[min(1, len(heard) - 1)]
-        va = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1), :2]
-        told = (np.full(len(rows), piece.request.key), bars_left(int(self.grammar.bars[index]), heard), places(rows))
+        steering = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1)]
+        va, key = steering[:, [VALENCE, AROUSAL]], steering[:, KEY].astype(np.int64)
+        told = (key, bars_left(int(self.grammar.bars[index]), heard), places(rows))
         conditions = Conditions(
             torch.from_numpy(_with_neutral(va[None], copies).astype(np.float32)),
             *(torch.from_numpy(np.stack([array] * copies)) for array in told),
@@ -265,7 +260,6 @@ class _Decoder:
         self.now = [self.now[index] for index in going]
         self.grammar.keep(going)
         kept = np.concatenate([going + copy * len(rows) for copy in range(self.copies)])
-        self.out_of_key = self.out_of_key[kept]
         self.state, self.prior_state = self.state.select(kept), self.prior_state.select(kept)
 
 
@@ -331,10 +325,12 @@ def _context(rows: list[np.ndarray], longest: int) -> np.ndarray:
     return context
 
 
-def _key_bias(key: int, config: MusicConfig) -> np.ndarray:
-    """What is taken from the scores of each pitch id: nothing inside the asked key."""
+def _out_of_key(config: MusicConfig) -> np.ndarray:
+    """What is taken from the scores of each pitch id (25, P) for each key: nothing inside it."""
     pitches = config.tokens.pitch_low + np.arange(config.tokens.sizes()[PITCH]) - 1
-    return np.where(scale_pitch_classes(key)[pitches % 12], 0.0, OUT_OF_KEY)
+    return np.stack(
+        [np.where(scale_pitch_classes(key)[pitches % 12], 0.0, config.sampling.out_of_key) for key in range(25)]
+    )
 
 
 def _begin(request: Request) -> _Piece:

@@ -10,6 +10,7 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from affgen.errors import DataError
 from affgen.files import atomic_write
 from affgen.metrics import music as metrics
 from affgen.score import Score, read_midi, write_midi
-from music.compose import Composer, quadrant_token, ring_out, steering
+from music.compose import Composer, ring_out
 from music.data import Clip, load_clips
 from music.decode import Request
 from music.evaluator import Evaluator, Reading
 from music.markov import MarkovChain
+from music.steering import quadrant_token, steering
 from music.tokens import Grid, score_from_grid
 
 AXIS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -68,7 +70,7 @@ def evaluate(args: Namespace) -> dict[str, Any]:
         "grid": grid_correlation(evaluator, generate, args.grid),
     }
     if args.train:
-        clips = load_clips(args.train, _tokens(args), cache=Path(args.out).with_suffix(".clips.npz"))
+        clips = load_clips(args.train, _tokens(args), cache=Path(args.out).with_name("clips.npz"))
         record["copied"] = copied(scores, clips)
     if args.keep:
         _keep(scores, Path(args.keep))
@@ -145,11 +147,13 @@ def copied(scores: dict[str, list[Score]], clips: list[Clip]) -> dict[str, Any]:
 def _generator(args: Namespace) -> tuple[Generate, str]:
     """How pieces are made: by the model, by the model with codes from their frequencies, or by Markov chains."""
     composer = Composer.from_pretrained(args.model)
-    seed = args.seed
+    seed, sampling = args.seed, composer.config.sampling
+    if args.guidance is not None:
+        sampling = replace(sampling, guidance=args.guidance)
     if args.baseline:
         if not args.train:
             raise DataError("--baseline needs --train DIR, the clips that its chains are counted on")
-        clips = load_clips(args.train, composer.config.tokens, cache=Path(args.out).with_suffix(".clips.npz"))
+        clips = load_clips(args.train, composer.config.tokens, cache=Path(args.out).with_name("clips.npz"))
         chains = {k: MarkovChain(clips, k, composer.config.tokens) for k in range(1, 5)}
 
     def generate(emotion: str, count: int) -> list[Grid]:
@@ -160,12 +164,13 @@ def _generator(args: Namespace) -> tuple[Generate, str]:
         if args.baseline:
             chain = chains[max(1, quadrant_token(feeling))]
             return [ring_out(chain.piece(args.bars, number)) for number in seeds]
-        steer = steering(
-            feeling, parse_intensity(1.0), composer.config.sampling.guidance if args.guidance is None else args.guidance
-        )
         requests = [
             Request(
-                number, steer, bars=args.bars, quadrant=quadrant_token(feeling), latents=_chance(composer, args, number)
+                number,
+                steering(feeling, parse_intensity(1.0), sampling, seed=number),
+                bars=args.bars,
+                quadrant=quadrant_token(feeling),
+                latents=_chance(composer, args, number),
             )
             for number in seeds
         ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from music.config import TokenConfig
 from music.data import Clip
-from music.tokens import BAR, BEAT, METRICAL, TYPE, Grid, grid_from_rows, rows_from_grid
+from music.tokens import BAR, BEAT, METRICAL, TYPE, Grid, grid_from_rows, rows_from_grid, snap
 
 Row = tuple[int, ...]
 
@@ -31,12 +31,15 @@ class MarkovChain:
     def piece(self, bars: int, seed: int) -> Grid:
         """A piece of ``bars`` bars; a row that is only ever the last of a clip is followed by a new bar."""
         random = np.random.default_rng(seed)
-        rows, heard = [self.first, self.bar], 1
+        rows, heard, place = [self.first, self.bar], 1, BAR
         while True:
             choices = self.successors.get(rows[-1])
             row = choices[random.integers(len(choices))] if choices else self.bar
+            if row[TYPE] == METRICAL and row[BEAT] != BAR and row[BEAT] <= place:
+                row = self.bar  # a chain that remembers one row would step back in time here
             if row == self.bar:
                 if heard == bars:
-                    return grid_from_rows(np.array(rows), self.config)
+                    return snap(grid_from_rows(np.array(rows), self.config), self.config)
                 heard += 1
+            place = row[BEAT] if row[TYPE] == METRICAL else place
             rows.append(row)

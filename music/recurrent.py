@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import erf
 
 from affgen.layers import EPSILON, Linear, Stack, State, sinusoids
 from music.config import ELEMENTS, FIELDS
@@ -304,8 +303,13 @@ def _normalise(x: np.ndarray, norm: Affine) -> np.ndarray:
     return centred * (norm[0] / np.sqrt(variance + 1e-5)) + norm[1]
 
 
-_ROOT_HALF = np.float32(math.sqrt(0.5))
-
-
 def _gelu(x: np.ndarray) -> np.ndarray:
-    return x * (np.float32(0.5) * (np.float32(1) + erf(x * _ROOT_HALF)))
+    """x Phi(x); Phi by Abramowitz & Stegun (1964), formula 7.1.26, whose error of 1.5e-7 is that of float32."""
+    distance = np.abs(x)
+    t = 1 / (1 + np.float32(0.3275911 * math.sqrt(0.5)) * distance)
+    tail = np.float32(1.061405429) * t
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail += np.float32(coefficient)
+        tail *= t
+    tail *= np.exp(np.float32(-0.5) * np.square(x))  # 1 - erf(|x| / sqrt 2)
+    return np.maximum(x, 0) - np.float32(0.5) * distance * tail

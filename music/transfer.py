@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from affgen import __version__
 from affgen.errors import AffgenError
 from affgen.score import Score
 from music.beats import align as align_to_grid
@@ -81,14 +82,14 @@ def transfer(
     columns = [ELEMENTS.index(name) for name in names]
     if align == "rows":
         mixed = _join(latents, donated[np.minimum(np.arange(len(latents)), len(donated) - 1)], columns)
-        request = Request(seed, lambda bars, bpm: np.zeros((bars, 3)), bars=grids[0].bars, latents=mixed)
-        return score_from_grid(composer.decode([request])[0])
+        request = Request(seed, lambda bars, bpm: np.zeros((bars, 4)), bars=grids[0].bars, latents=mixed)
+        return _marked(score_from_grid(composer.decode([request])[0]), score, names)
     mixed = _join(latents, donated[match_rows(own[1:], other[1:])], columns)
     rows = _rewrite(composer, own, mixed, columns, seed)
     grid = grid_from_rows(rows, composer.config.tokens)
     if CHORD in columns:
         grid = follow_chords(grid, grids[0].chords)
-    return score_from_grid(_keep(grid, grids[0], columns))
+    return _marked(score_from_grid(_keep(grid, grids[0], columns)), score, names)
 
 
 def match_rows(own: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -202,6 +203,11 @@ def _keep(grid: Grid, before: Grid, columns: list[int]) -> Grid:
     if not {VELOCITY, PITCH, CHORD, BEAT} & set(columns) and len(notes) == len(before.notes):
         notes[:, 3] = before.notes[np.lexsort((-before.notes[:, 1], before.notes[:, 0])), 3]
     return replace(grid, notes=notes, tempos=grid.tempos if TEMPO in columns else before.tempos)
+
+
+def _marked(result: Score, score: Score, names: Sequence[str]) -> Score:
+    """The result with the remarks of the piece it was made from, and its own."""
+    return replace(result, texts=(*score.texts, f"affgen {__version__} music transferred {','.join(names)}"))
 
 
 def _coordinates(rows: np.ndarray) -> np.ndarray:

@@ -116,7 +116,9 @@ ONSETS = st.lists(st.floats(0, 40), min_size=1, max_size=25)
 
 @given(times=ONSETS, rounding=st.sampled_from([0.25, 0.01]), pitch=st.integers(0, 127), velocity=st.integers(1, 127))
 @settings(max_examples=40, deadline=None)
-def test_any_piece_gets_rising_beats_and_a_valid_grid(times: list[float], rounding: float, pitch: int, velocity: int) -> None:
+def test_any_piece_gets_rising_beats_and_a_valid_grid(
+    times: list[float], rounding: float, pitch: int, velocity: int
+) -> None:
     starts = np.sort(np.round(np.array(times) / rounding) * rounding)
     pitches = np.clip(pitch + np.arange(len(starts)) % 30 - 15, 0, 127)
     beats = estimate_beats(starts, pitches, np.full(len(starts), velocity))

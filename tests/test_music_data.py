@@ -14,7 +14,7 @@ from affgen.emotion.labels import QUADRANTS, coordinates
 from affgen.errors import DataError
 from affgen.score import Note, Score, write_midi
 from affgen.testing import fabricated_emopia
-from music.config import MINIATURE, DataConfig, with_model
+from music.config import MINIATURE, PUBLISHED_TOKENS, DataConfig, TokenConfig, with_model
 from music.data import (
     FEWEST_BARS,
     Clip,
@@ -29,7 +29,19 @@ from music.data import (
 )
 from music.keys import transpose_key
 from music.model import BARS_LEFT, KEYS, PLACES, Batch
-from music.tokens import BAR, BEAT, EMOTION, EMOTION_ROW, EOS, METRICAL, NOTE, TYPE, bars_of_rows, grid_from_rows, rows_from_grid
+from music.tokens import (
+    BAR,
+    BEAT,
+    EMOTION,
+    EMOTION_ROW,
+    EOS,
+    METRICAL,
+    NOTE,
+    TYPE,
+    bars_of_rows,
+    grid_from_rows,
+    rows_from_grid,
+)
 
 TOKENS = MINIATURE.tokens
 PLAIN = replace(MINIATURE, data=DataConfig(transpose=0, drop_emotion=0.0, drop_hints=0.0))
@@ -77,7 +89,12 @@ def test_the_cache_gives_the_same_clips(corpus: Path, clips: list[Clip], tmp_pat
     cache = tmp_path / "clips.npz"
     for _ in range(2):
         for mine, other in zip(load_clips(corpus, TOKENS, cache=cache), clips, strict=True):
-            assert (mine.name, mine.song, mine.quadrant, mine.key) == (other.name, other.song, other.quadrant, other.key)
+            assert (mine.name, mine.song, mine.quadrant, mine.key) == (
+                other.name,
+                other.song,
+                other.quadrant,
+                other.key,
+            )
             for name in ("notes", "tempos", "chords"):
                 np.testing.assert_array_equal(getattr(mine.grid, name), getattr(other.grid, name))
     assert [path.name for path in tmp_path.iterdir()] == ["clips.npz"]
@@ -198,14 +215,29 @@ def test_transposition_keeps_intervals_and_moves_the_key(clips: list[Clip]) -> N
     assert len(shifts) > 4
 
 
-def test_transposition_stays_in_the_range_of_the_tokens(clips: list[Clip]) -> None:
-    notes = clips[0].grid.notes.copy()
-    notes[0, 1], notes[1, 1] = 21, 108
-    wide = [replace(clips[0], grid=replace(clips[0].grid, notes=notes))]
-    batches = clip_batches(wide, with_model(MINIATURE, max_rows=4096), seed=1, batch_size=1)
-    for step in range(5):
-        part = grid_from_rows(pieces(batches(step, 0, 1))[0], TOKENS)
-        assert part.notes[:, 1].min() >= 21 and part.notes[:, 1].max() <= 108
+def widest(clip: Clip, low: int, high: int, tokens: TokenConfig) -> set[int]:
+    """Shifts of a clip that reaches from ``low`` to ``high``; fails where the range of the tokens bends it."""
+    notes = clip.grid.notes.copy()
+    notes[0, 1], notes[1, 1] = low, high
+    wide = [replace(clip, grid=replace(clip.grid, notes=notes[np.lexsort((-notes[:, 1], notes[:, 0]))]))]
+    config = replace(ROOMY, tokens=tokens, data=DataConfig(transpose=5))
+    batches, shifts = clip_batches(wide, config, seed=1, batch_size=1), set()
+    for step in range(12):
+        part = grid_from_rows(pieces(batches(step, 0, 1))[0], tokens)
+        difference = part.notes[:, 1] - wide[0].grid.notes[:, 1]
+        assert np.ptp(difference) == 0
+        shifts.add(int(difference[0]))
+    return shifts
+
+
+def test_transposition_stays_in_the_range_of_the_piano(clips: list[Clip]) -> None:
+    assert widest(clips[0], 21, 108, TOKENS) == {0}
+    assert widest(clips[0], 23, 107, TOKENS) <= {-2, -1, 0, 1}
+
+
+@pytest.mark.xfail(strict=True, reason="transposition keeps to the piano, not to the range of the tokens")
+def test_transposition_stays_in_the_range_of_the_published_tokens(clips: list[Clip]) -> None:
+    assert widest(clips[0], 22, 107, PUBLISHED_TOKENS) == {0}
 
 
 # ------------------------------------------------------------------------------------------------- conditions
@@ -263,7 +295,7 @@ def test_hiding_happens_as_often_as_asked(clips: list[Clip]) -> None:
     valence, arousal = (np.concatenate([c.va[:, 0, axis] == 0 for c in told]) for axis in (0, 1))
     both = 0.2 + 0.8 * 0.2 * 0.2
     assert np.mean(valence & arousal) == pytest.approx(both, abs=0.05)
-    assert np.mean(valence) == np.mean(valence) and np.mean(valence) == pytest.approx(0.36, abs=0.05)
+    assert np.mean(valence) == pytest.approx(0.36, abs=0.05)
     assert np.mean(arousal) == pytest.approx(0.36, abs=0.05)
     assert np.mean(np.concatenate([c.key[:, 0] == 0 for c in told])) == pytest.approx(0.3, abs=0.05)
     assert np.mean(np.concatenate([c.left[:, 0] == 0 for c in told])) == pytest.approx(0.3, abs=0.05)

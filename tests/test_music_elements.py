@@ -73,7 +73,9 @@ def test_the_emotion_column_does_not_matter() -> None:
 
 
 def test_zero_where_the_orders_agree_and_fourteen_where_they_are_opposite() -> None:
-    rows = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(k)) for k in range(48)]).T.reshape(5, 6, 8)
+    rows = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(k)) for k in range(48)]).T.reshape(
+        5, 6, 8
+    )
     mask = torch.ones(5, 6)
     strong = 50.0 * rows[..., :7].permute(2, 0, 1)
     assert order_loss(strong, rows, mask).item() == pytest.approx(0.0, abs=1e-6)

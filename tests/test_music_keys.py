@@ -15,9 +15,28 @@ KEYS = range(1, 25)
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        *(("C", "C major"), ("c", "C minor"), ("Am", "A minor"), ("a", "A minor"), ("F#", "F# major"), ("Gb", "F# major")),
-        *(("Bb major", "Bb major"), ("bb", "Bb minor"), ("b", "B minor"), ("Bbm", "Bb minor"), ("c# minor", "Db minor")),
-        *((" D  min ", "D minor"), ("a major", "A major"), ("E:min", "E minor"), ("E♭", "Eb major"), ("f♯:maj", "F# major")),
+        *(
+            ("C", "C major"),
+            ("c", "C minor"),
+            ("Am", "A minor"),
+            ("a", "A minor"),
+            ("F#", "F# major"),
+            ("Gb", "F# major"),
+        ),
+        *(
+            ("Bb major", "Bb major"),
+            ("bb", "Bb minor"),
+            ("b", "B minor"),
+            ("Bbm", "Bb minor"),
+            ("c# minor", "Db minor"),
+        ),
+        *(
+            (" D  min ", "D minor"),
+            ("a major", "A major"),
+            ("E:min", "E minor"),
+            ("E♭", "Eb major"),
+            ("f♯:maj", "F# major"),
+        ),
         *(("Cb", "B major"), ("B#", "C major"), ("E#m", "F minor")),
     ],
 )
@@ -31,7 +50,9 @@ def test_names_go_there_and_back() -> None:
     assert key_name(UNKNOWN) == "unknown"
 
 
-@pytest.mark.parametrize("text", ["", "H", "C##", "Cmin7", "major", "1", "C major minor", "dorian", "unknown", "C\nmajor x"])
+@pytest.mark.parametrize(
+    "text", ["", "H", "C##", "Cmin7", "major", "1", "C major minor", "dorian", "unknown", "C\nmajor x"]
+)
 def test_what_is_no_key_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(AffgenError, match="is not a key; accepted") as caught:
         parse_key(text)

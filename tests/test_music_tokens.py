@@ -68,7 +68,7 @@ def grids(draw: st.DrawFn) -> Grid:
 
 @st.composite
 def playable_grids(draw: st.DrawFn) -> Grid:
-    """Grids as a MIDI file can say them: a note of the last bar sounds to its end, none over it or into its own pitch."""
+    """Grids as a MIDI file can say them: one sounds to the end of the last bar, none over it or into its own pitch."""
     bars = draw(st.integers(1, 4))
     note = st.tuples(st.integers(0, 16 * bars - 1), st.integers(24, 104), st.integers(1, 16), st.integers(1, 127))
     notes = draw(st.lists(note, min_size=1, max_size=12, unique_by=lambda n: n[1]))
@@ -148,7 +148,9 @@ def test_grid_through_a_midi_file_is_exact(grid: Grid) -> None:
 
 @pytest.mark.xfail(strict=True, reason="beats after the end of the last note get the tempo before it")
 def test_a_tempo_change_after_the_last_note_is_kept() -> None:
-    grid = replace(small(), tempos=np.array([89.0, 89.0, 89.0, 120.0]), notes=np.array([[0, 72, 4, 80], [8, 79, 2, 84]]))
+    grid = replace(
+        small(), tempos=np.array([89.0, 89.0, 89.0, 120.0]), notes=np.array([[0, 72, 4, 80], [8, 79, 2, 84]])
+    )
     again = snap(grid_of(read_midi(midi_bytes(score_from_grid(grid))), beats="file"), TOKENS)
     assert again.tempos.tolist() == snap(grid, TOKENS).tempos.tolist()
 
