@@ -13,7 +13,7 @@ import numpy as np
 
 from affgen.score import Score
 from music.chords import recognise
-from music.tokens import BEATS_PER_BAR, STEPS_PER_BAR, STEPS_PER_BEAT, Grid
+from music.tokens import BEATS_PER_BAR, CHORDS, STEPS_PER_BAR, STEPS_PER_BEAT, Grid
 
 HOP = 0.02
 """Seconds per frame of the onset envelope."""
@@ -56,7 +56,8 @@ def align(score: Score, *, beats: str = "auto") -> Alignment:
     table = score.arrays()
     onset, end = table["onset"], table["onset"] + table["duration"]
     if beats == "file" or (beats == "auto" and on_grid(score)):
-        edges = score.seconds(np.arange(int(np.ceil(end.max() - 1e-6)) + 1, dtype=float))
+        beats_in_bars = BEATS_PER_BAR * (int(end.max() - 1e-6) // BEATS_PER_BAR + 1)
+        edges = score.seconds(np.arange(beats_in_bars + 1, dtype=float))
         steady = False
     else:
         starts, stops = score.seconds(onset), score.seconds(end)
@@ -71,7 +72,22 @@ def align(score: Score, *, beats: str = "auto") -> Alignment:
     notes = notes[np.lexsort((-notes[:, 1], notes[:, 0]))]
     bpm = 60 / np.maximum(np.diff(edges), 1e-3)
     bpm = np.pad(bpm, (0, max(0, bars * BEATS_PER_BAR - len(bpm))), mode="edge")[: bars * BEATS_PER_BAR]
-    return Alignment(Grid(notes, _steady(bpm) if steady else bpm, recognise(notes, len(bpm)), bars), edges)
+    written = None if steady else _written_chords(score, len(bpm))
+    chords = recognise(notes, len(bpm)) if written is None else written
+    return Alignment(Grid(notes, _steady(bpm) if steady else bpm, chords, bars), edges)
+
+
+def _written_chords(score: Score, beats: int) -> np.ndarray | None:
+    """Chord numbers (beats,) of a score whose markers are chord names on its beats, the first on beat 0; else None."""
+    numbers = {name: number for number, name in enumerate(CHORDS)}
+    if not score.markers or score.markers[0].beat > 0:
+        return None
+    if any(marker.text not in numbers or marker.beat % 1 for marker in score.markers):
+        return None
+    chords = np.zeros(beats, dtype=np.int64)
+    for marker in score.markers:
+        chords[int(marker.beat) :] = numbers[marker.text]
+    return chords
 
 
 def on_grid(score: Score) -> bool:
@@ -182,7 +198,8 @@ def _refine(beats: np.ndarray, starts: np.ndarray, velocities: np.ndarray, reach
         smooth = moved.copy()
         smooth[1:-1] = 0.25 * moved[:-2] + 0.5 * moved[1:-1] + 0.25 * moved[2:]
         moved = 0.7 * moved + 0.3 * smooth
-    return np.maximum.accumulate(moved + 1e-3 * np.arange(len(moved))) - 1e-3 * np.arange(len(moved))
+    apart = 1e-3 * np.arange(len(moved))  # beats stay in order, at least a millisecond apart
+    return np.maximum.accumulate(moved - apart) + apart
 
 
 def _start_on_bar(beats: np.ndarray, starts: np.ndarray, pitches: np.ndarray, velocities: np.ndarray) -> np.ndarray:
@@ -206,6 +223,8 @@ def _start_on_bar(beats: np.ndarray, starts: np.ndarray, pitches: np.ndarray, ve
         key=lambda p: strength[first + p :: BEATS_PER_BAR].mean() if first + p < len(strength) else 0.0,
     )
     start = first + phase - (BEATS_PER_BAR if phase else 0)
+    if (_positions(starts, beats) < start - 1 / 8).any():  # a pick-up gets a bar of its own
+        start -= BEATS_PER_BAR
     if start >= 0:
         return beats[start:]
     return np.concatenate([beats[0] - (beats[1] - beats[0]) * np.arange(-start, 0, -1), beats])

@@ -6,9 +6,10 @@ switch one of its ablations on. ``PUBLISHED`` holds the published sizes, ``MINIA
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from affgen.errors import AffgenError
 from affgen.training_config import TrainConfig
 
 FIELDS = ("tempo", "chord", "beat", "type", "pitch", "duration", "velocity", "emotion")
@@ -173,19 +174,37 @@ class MusicConfig:
     train_prior: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        model = self.model
-        if model.latent % len(ELEMENTS):
-            raise ValueError(f"model.latent must be a multiple of {len(ELEMENTS)}, got {model.latent}")
-        if len(model.embeddings) != len(FIELDS):
-            raise ValueError(f"model.embeddings needs {len(FIELDS)} widths, got {len(model.embeddings)}")
+        model, prior = self.model, self.prior
+        for section in (self.tokens, model, prior):
+            for entry in fields(section):
+                value = getattr(section, entry.name)
+                bound = 0.9 if entry.name == "dropout" else 65536
+                for number in value if isinstance(value, tuple) else (value,):
+                    if isinstance(number, (int, float)) and not 0 <= number <= bound:
+                        raise AffgenError(f"{entry.name}={number!r}; accepted: 0 to {bound}")
+        self._require(model.latent % len(ELEMENTS) == 0, f"model.latent must be a multiple of {len(ELEMENTS)}")
+        self._require(len(model.embeddings) == len(FIELDS), f"model.embeddings needs {len(FIELDS)} widths")
+        self._require(min(model.latent, model.codes, model.max_rows, *model.embeddings) > 0, "sizes must be above 0")
+        self._require(min(self.tokens.tempo_bins, self.tokens.velocity_bins) > 0, "bins must be above 0")
+        self._require(prior.temperature > 0, "prior.temperature must be above 0")
         for name, width, heads in (
             ("model.dim", model.dim, model.heads),
             ("model.encoder_dim", model.encoder_dim, model.encoder_heads),
             ("model.element_dim", model.element_dim, model.element_heads),
-            ("prior.dim", self.prior.dim, self.prior.heads),
+            ("prior.dim", prior.dim, prior.heads),
         ):
-            if width <= 0 or heads <= 0 or width % heads:
-                raise ValueError(f"{name} must be a positive multiple of its number of heads, got {width} for {heads}")
+            whole = width > 0 and heads > 0 and width % heads == 0
+            self._require(whole, f"{name} must be a positive multiple of its number of heads, got {width} for {heads}")
+
+    def require_decodable(self) -> None:
+        """Raise :class:`AffgenError` for the one combination that can be trained in parts but not decoded."""
+        if self.model.fusion == "ca" and self.prior.context == "rows":
+            raise AffgenError('model.fusion "ca" draws all codes before the first row; set prior.context to "codes"')
+
+    @staticmethod
+    def _require(holds: bool, problem: str) -> None:
+        if not holds:
+            raise AffgenError(problem)
 
 
 PUBLISHED = MusicConfig(

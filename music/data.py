@@ -171,7 +171,7 @@ def _example(clips: list[Clip], index: int, config: MusicConfig, seed: int) -> E
     if rng.random() < 0.5 or clip.ends[-1] <= config.model.max_rows:
         start = 0
     stop = _fitting(clip, start, config.model.max_rows)
-    shift = _shift(clip, data, rng)
+    shift = _shift(clip, data, config.tokens, rng)
     show = rng.random(3) >= data.drop_emotion
     hide_key, hide_left = rng.random(2) < data.drop_hints
     return Example(
@@ -186,10 +186,10 @@ def _example(clips: list[Clip], index: int, config: MusicConfig, seed: int) -> E
     )
 
 
-def _shift(clip: Clip, data: DataConfig, rng: np.random.Generator) -> int:
+def _shift(clip: Clip, data: DataConfig, tokens: TokenConfig, rng: np.random.Generator) -> int:
     pitches = clip.grid.notes[:, 1]
-    low = max(-data.transpose, 21 - int(pitches.min(initial=60)))
-    high = min(data.transpose, 108 - int(pitches.max(initial=60)))
+    low = max(-data.transpose, tokens.pitch_low - int(pitches.min(initial=60)))
+    high = min(data.transpose, tokens.pitch_high - int(pitches.max(initial=60)))
     return int(rng.integers(low, high + 1)) if low <= high else 0
 
 
@@ -228,7 +228,7 @@ def _cached_grids(paths: dict[str, str], cache: Path | None, jobs: int) -> dict[
             for k, field in enumerate(("n", "t", "c", "b"))
         }
         with atomic_path(cache) as temporary:
-            np.savez_compressed(temporary.open("wb"), key=key, names=np.array(names), **arrays)
+            np.savez_compressed(temporary, key=key, names=np.array(names), **arrays)
     return {name: Grid(*part) for name, part in zip(names, parts, strict=True)}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from affgen.layers import State
-from music.config import MusicConfig
+from music.config import MusicConfig, TokenConfig
 from music.data import bars_left, places
 from music.grammar import Grammar
 from music.keys import scale_pitch_classes
@@ -52,7 +52,8 @@ TYPICAL_TEMPO = 100.0
 
 @dataclass
 class Request:
-    """One piece to decode: ``bars`` or ``seconds`` (then bars follow from the tempo that is drawn), and what steers it.
+    """One piece to decode, and what steers it: ``bars``, or ``seconds`` (bars then follow from the tempo that is drawn;
+    not with a beginning).
 
     ``rows`` (T, 8) and ``codes`` (T - 1,) of a beginning that is kept; ``quadrant`` 0..4 for models conditioned by
     a token.
@@ -99,9 +100,10 @@ class _Decoder:
     """The loop state of :func:`decode`; finished pieces leave the batch."""
 
     def __init__(self, model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]):
+        config.require_decodable()
         self.model, self.prior, self.config = model, prior, config
         self.copies = 2 if config.model.conditioning == "rows" else 1
-        self.pieces = [_begin(request) for request in requests]
+        self.pieces = [_begin(request, config.tokens) for request in requests]
         self.now = list(self.pieces)  # those that are still written
         bars = np.array([request.bars for request in requests])
         self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
@@ -109,13 +111,13 @@ class _Decoder:
         self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
         self.codebook = model.quantise.codebook.numpy()
         self.grammar.hear([piece.rows[1:] for piece in self.pieces])
-        self._restart()
+        primed = [self._prime(index, piece) for index, piece in enumerate(self.pieces)]
+        self.state, self.prior_state = join([state for state, _ in primed]), join([state for _, state in primed])
 
     def run(self) -> list[np.ndarray]:
         """Decode to the end of every piece."""
         while self.now:
-            if any(len(piece.rows) - piece.offset > self.config.model.max_rows for piece in self.now):
-                self._restart()
+            self._restart_full()
             self._step()
         return [np.stack(piece.rows) for piece in self.pieces]
 
@@ -208,12 +210,19 @@ class _Decoder:
 
     # --- beginnings, long pieces, ends --------------------------------------------------------------------------------
 
-    def _restart(self) -> None:
-        """Make the running sums anew from the last bars of every piece, so that no context outgrows the training
-        length.
-        """
-        primed = [self._prime(index, piece) for index, piece in enumerate(self.now)]
-        self.state, self.prior_state = join([state for state, _ in primed]), join([state for _, state in primed])
+    def _restart_full(self) -> None:
+        """Where the context has outgrown the training length, make the running sums anew from the last bars."""
+        if self.config.model.fusion == "ca":
+            return  # its latents belong to the whole piece
+        full = [len(piece.rows) - piece.offset > self.config.model.max_rows for piece in self.now]
+        if not any(full):
+            return
+        both = []
+        for index, (piece, again) in enumerate(zip(self.now, full, strict=True)):
+            own = np.arange(self.copies) * len(self.now) + index
+            going_on = (self.state.select(own), self.prior_state.select(own))
+            both.append(self._prime(index, piece) if again else going_on)
+        self.state, self.prior_state = join([state for state, _ in both]), join([state for _, state in both])
 
     def _prime(self, index: int, piece: _Piece) -> tuple[Running, Running]:
         """Memories after all rows of a piece but the last, for its steered and its neutral copy."""
@@ -232,25 +241,32 @@ class _Decoder:
             *(torch.from_numpy(np.stack([array] * copies)) for array in told),
         )
         codes = np.array(piece.codes[piece.offset :], dtype=np.int64)
-        return prime(self.model, self.prior, np.stack([rows] * copies), np.stack([codes] * copies), conditions)
+        latents = self.codebook[codes]
+        if piece.latents is not None:
+            latents = piece.latents[np.minimum(np.arange(len(codes)) + piece.offset, len(piece.latents) - 1)]
+        x, ids, z = (np.stack([array] * copies) for array in (rows, codes, latents))
+        return prime(self.model, self.prior, x, ids, z, conditions)
 
     def _contexts(self, piece: _Piece) -> list[State] | None:
         """With ``fusion="ca"`` all codes are drawn before the first row: the sums over them that the decoder
         attends to.
         """
-        if self.config.model.fusion != "ca":
+        if self.config.model.fusion != "ca" or self.model.global_decoder is None:
             return None
         if piece.latents is None:
             piece.latents = self.codebook[self._codes_of_a_piece(piece)]
-        return self.model.contexts(torch.from_numpy(piece.latents)[None])
+        return self.model.contexts(torch.from_numpy(np.stack([piece.latents] * self.copies)))
 
     def _codes_of_a_piece(self, piece: _Piece) -> np.ndarray:
-        state, row = self.fast_prior.start(1), piece.rows[0][None]
-        code, codes = self.prior.codes + row[:, EMOTION], []
+        """Codes (max_rows,) by the prior alone, steered as in the first bar."""
+        state, row = self.fast_prior.start(self.copies), np.tile(piece.rows[0], (self.copies, 1))
+        va = _with_neutral(piece.steering[:1, [VALENCE, AROUSAL]], self.copies)
+        told = (np.full(self.copies, int(piece.steering[0, KEY])), *(np.zeros(self.copies, np.int64),) * 2)
+        code, codes = self.prior.codes + row[:1, EMOTION], []
         for _ in range(self.config.model.max_rows):
-            scores = self.fast_prior.step(code, row, np.zeros((1, 2)), (np.zeros(1, np.int64),) * 3, state)
-            code = self._draw_code(scores, piece.random.random(1))
-            codes.append(code[0])
+            scores = self.fast_prior.step(np.tile(code, self.copies), row, va, told, state)
+            code = self._draw_code(_guide(scores, piece.steering[:1, GUIDANCE]), piece.random.random(1))
+            codes.append(int(code[0]))
         return np.array(codes)
 
     def _drop_finished(self, rows: np.ndarray) -> None:
@@ -281,15 +297,13 @@ def draw(
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
-    order = np.argsort(-weights, axis=1, kind="stable")
-    ranked = np.take_along_axis(weights, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked
-    ranked = np.where(before < top_p, ranked, 0.0)
-    total = np.cumsum(ranked, axis=1)
-    place = (total <= uniform[:, None] * total[:, -1:]).sum(axis=1)
-    place = np.minimum(place, (ranked > 0).sum(axis=1) - 1)
-    return np.take_along_axis(order, place[:, None], axis=1)[:, 0]
+    if top_p < 1:
+        ranked = -np.sort(-weights, axis=1)
+        before = np.cumsum(ranked, axis=1) - ranked
+        kept = (before < top_p * weights.sum(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
+        weights = np.where(weights >= np.take_along_axis(ranked, kept - 1, axis=1), weights, 0.0)
+    total = np.cumsum(weights, axis=1)
+    return (total <= uniform[:, None] * total[:, -1:]).sum(axis=1)
 
 
 def _guide(scores: np.ndarray, guidance: np.ndarray) -> np.ndarray:
@@ -333,12 +347,17 @@ def _out_of_key(config: MusicConfig) -> np.ndarray:
     )
 
 
-def _begin(request: Request) -> _Piece:
+def _begin(request: Request, tokens: TokenConfig) -> _Piece:
     random = np.random.Generator(np.random.Philox(key=request.seed))
     rows, codes = request.rows, request.codes
     if rows is None or codes is None:
         first = np.zeros(8, dtype=np.int64)
         first[TYPE], first[EMOTION] = EMOTION_ROW, request.quadrant
         rows, codes = first[None], np.zeros(0, np.int64)
-    steering = request.steer(request.bars, TYPICAL_TEMPO)
-    return _Piece(request, random, list(rows.astype(np.int64)), codes.tolist(), steering, latents=request.latents)
+    said = rows[rows[:, TEMPO] >= FIRST_TEMPO, TEMPO]
+    tempo = int(said[-1]) if len(said) else 0
+    bpm = float(tempo_values(tokens)[tempo - FIRST_TEMPO]) if tempo else TYPICAL_TEMPO
+    steering = request.steer(request.bars, bpm)
+    return _Piece(
+        request, random, list(rows.astype(np.int64)), codes.tolist(), steering, tempo, latents=request.latents
+    )

@@ -4,9 +4,9 @@
 
     Emotion -> Bar -> Beat_k -> Note* -> Beat_j (j > k) | Bar | EOS
 
-A beat row without a tempo or chord change is followed by a note; notes of one beat row go from high to low; every
-bar has a
-note; the first beat row says tempo and chord; EOS comes after the asked number of bars and not before.
+A beat row without a tempo or chord change is followed by a note; notes of one beat row go from high to low; every bar
+has a note; the first beat row is on the first beat and says tempo and chord; EOS comes after the asked number of bars
+and not before.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Grammar:
         settled = (self.kind == NOTE) | (beat & self.event)
         allowed = np.arange(self.sizes[BEAT])[None] > np.maximum(self.place, BAR)[:, None]
         allowed &= (self.kind != EMOTION_ROW)[:, None]
+        allowed &= self.started[:, None] | (np.arange(self.sizes[BEAT])[None] == FIRST_BEAT)
         allowed[:, BAR] = (self.kind == EMOTION_ROW) | settled & (self.notes > 0) & (self.heard < self.bars)
         return allowed
 
@@ -141,9 +142,13 @@ def first_invalid(rows: np.ndarray, config: TokenConfig, bars: int) -> int | Non
     valid.
     """
     grammar = Grammar(config, np.array([bars]), np.array([0]))
-    if rows[0, TYPE] != EMOTION_ROW:
+    rows = np.asarray(rows, dtype=np.int64)
+    outside: np.ndarray = ((rows < 0) | (rows >= np.array(config.sizes()))).any(axis=1)
+    if rows[0, TYPE] != EMOTION_ROW or outside[0] or rows[0, : len(ELEMENTS)].sum() != EMOTION_ROW:
         return 0
-    for index, row in enumerate(np.asarray(rows, dtype=np.int64)[1:], start=1):
+    for index, row in enumerate(rows[1:], start=1):
+        if outside[index]:
+            return index
         kind, beat = row[TYPE : TYPE + 1], row[BEAT : BEAT + 1]
         masks = grammar.fields(kind, beat)
         valid = grammar.types()[0, row[TYPE]] and (row[TYPE] != METRICAL or grammar.beats()[0, row[BEAT]])

@@ -22,9 +22,8 @@ A VQ-VAE of compound words with element-regularised latents and a prior over its
 
 def pack(config: MusicConfig, model: MusER, prior: Prior, folder: str | Path, card: str = CARD) -> None:
     """Write what decoding needs (the training-only dimension reduction is left out) as float16."""
-    tensors = {
-        f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith("reduction.")
-    }
+    unused = ("reduction.", "quantise.sums")
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith(unused)}
     tensors |= {f"prior.{name}": value for name, value in prior.state_dict().items()}
     halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     save_model(folder, configs.to_dict(config), halves, card, task=TASK)
@@ -44,6 +43,12 @@ def unpack(folder: str | Path) -> tuple[MusicConfig, MusER, Prior]:
         model = MusER(config.model, config.tokens)
         prior = Prior(config.prior, config.model.codes, config.tokens, config.model.embeddings)
     model.reduction = None
+    foreign = next((name for name in tensors if not name.startswith(("model.", "prior."))), None)
+    if foreign:
+        raise ModelError(f"{folder}/model.safetensors: tensor {foreign!r} belongs to neither model. nor prior.")
+    codebook, counts = tensors.get("model.quantise.codebook"), tensors.get("model.quantise.counts")
+    if codebook is not None and counts is not None and codebook.dim() == 2 and len(codebook) == len(counts):
+        tensors["model.quantise.sums"] = codebook * counts.reshape(-1, 1)
     for name, part in (("model", model), ("prior", prior)):
         prefix = f"{name}."
         load_into(part, {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}, folder)

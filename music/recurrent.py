@@ -225,11 +225,11 @@ class FastModel:
 
 
 def prime(
-    model: MusER, prior: Prior, x: np.ndarray, codes: np.ndarray, conditions: Conditions
+    model: MusER, prior: Prior, x: np.ndarray, codes: np.ndarray, latents: np.ndarray, conditions: Conditions
 ) -> tuple[Running, Running]:
-    """Memories of both networks after rows x (n, T, 8) with codes (n, T), computed all at once by the training form."""
+    """Memories of both networks after rows x (n, T, 8) with codes (n, T) and latents (n, T, C)."""
     rows, ids = torch.from_numpy(x), torch.from_numpy(codes)
-    stacks = model.prime(rows, torch.nn.functional.embedding(ids, model.quantise.codebook), conditions)
+    stacks = model.prime(rows, torch.from_numpy(latents), conditions)
     before = torch.cat([prior.first_token(rows[:, 0]).unsqueeze(1), ids[:, :-1]], dim=1)
     heard = np.full(len(x), x.shape[1])
     groups = [1] if model.element_decoders is None else [1, len(ELEMENTS)][-len(stacks) :]

@@ -171,7 +171,11 @@ def grid_from_rows(rows: np.ndarray, config: TokenConfig) -> Grid:
     chords: list[int] = []
     bars, step = 0, -1
     values = tempo_values(config)
-    for index, row in enumerate(np.asarray(rows, dtype=int)):
+    rows = np.asarray(rows, dtype=int)
+    outside = np.flatnonzero(((rows < 0) | (rows >= np.array(config.sizes()))).any(axis=1))
+    if len(outside):
+        raise AffgenError(f"row {outside[0]} has ids outside the vocabulary: {rows[outside[0]].tolist()}")
+    for index, row in enumerate(rows):
         kind = row[TYPE]
         if kind == EOS:
             break

@@ -23,12 +23,12 @@ class PriorTask(nn.Module):
     def __init__(self, prior: Prior, model: MusER):
         super().__init__()
         self.prior = prior
-        self._frozen = [model.eval()]  # in a list, so that it is not registered
+        self._frozen = [model]  # in a list, so that it is not registered
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """See :meth:`music.prior.Prior.losses`."""
         with torch.no_grad():
-            codes = self._frozen[0].codes(batch.y, batch.mask)
+            codes = self._frozen[0].eval().codes(batch.y, batch.mask)
         return self.prior.losses(codes, batch.x, batch.mask, batch.conditions)
 
 
@@ -53,6 +53,7 @@ def train(
     ``resume``
     it goes on where it was stopped, stage by stage.
     """
+    config.require_decodable()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")

@@ -1,0 +1,97 @@
+"""What several test modules share: one miniature music model per session, and the command line called in process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affgen import cli
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the command line came to: exit code, standard output as bytes, standard error as text."""
+
+    code: int
+    out: bytes
+    err: str
+
+    def done(self) -> Outcome:
+        assert self.code == 0, self
+        return self
+
+    def refused(self, *parts: str) -> Outcome:
+        """Exit 2 with one line that begins with "error: " and holds ``parts``, and nothing on standard output."""
+        assert (self.code, self.out) == (2, b""), self
+        assert self.err.startswith("error: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self
+        assert len(self.err) < 600, self
+        for part in parts:
+            assert part in self.err, self
+        return self
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        assert self.out.endswith(b"}\n") and self.out.count(b"\n") == 1, self
+        return json.loads(self.out)
+
+
+def call(*arguments: object, stdin: bytes = b"") -> Outcome:
+    """Run ``affgen ARGUMENTS`` in this process; a plain function, so that property tests may call it many times."""
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = cli.main([str(argument) for argument in arguments])
+    out.flush()
+    return Outcome(code, out.buffer.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Outcome]:
+    return call
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory of untrained networks that heed the emotion they are told."""
+    import torch
+
+    from music.config import MINIATURE
+    from music.pack import pack
+    from music.train import build
+
+    folder = tmp_path_factory.mktemp("miniature") / "tiny"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, prior = build(MINIATURE)
+        for part in (model, prior):
+            torch.nn.init.normal_(part.conditions.emotion, std=3.0)
+    pack(MINIATURE, model.eval(), prior.eval(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def composer(miniature: Path) -> Any:
+    from music.compose import Composer
+
+    return Composer.from_pretrained(miniature)
+
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch, composer: Any) -> Iterator[None]:
+    """Keep the model and the evaluator in memory between calls of the command line."""
+    from music.compose import Composer
+    from music.evaluator import Evaluator
+
+    evaluator = Evaluator.from_pretrained()
+    monkeypatch.setattr(Composer, "from_pretrained", classmethod(lambda cls, folder=None: composer))
+    monkeypatch.setattr(Evaluator, "from_pretrained", classmethod(lambda cls, folder=None: evaluator))
+    yield
