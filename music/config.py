@@ -128,20 +128,23 @@ class PriorConfig:
 class SamplingConfig:
     """How one row is drawn: temperature and nucleus per column, and the guidance that intensity 1 stands for."""
 
-    guidance: float = 2.0
+    guidance: float = 3.0
     """logits = neutral + guidance * intensity * (conditioned - neutral), for the prior and the decoder."""
     major: tuple[float, ...] = (0.846, 0.287, 0.397, 0.746)
     """Share of major keys in the training clips of Q1..Q4; a key that was not asked for is drawn by it."""
-    out_of_key: float = 1.0
+    gain: tuple[float, float] = (1.4, 1.0)
+    """What asked valence and arousal are multiplied by: valence is the harder of the two to hear."""
+    out_of_key: float = 2.5
     """Taken from the scores of pitches outside the key."""
     prior_temperature: float = 1.0
-    prior_top_p: float = 0.95
+    prior_top_p: float = 0.99
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-    top_p: tuple[float, ...] = (0.9, 0.9, 1.0, 0.95, 0.95, 0.95, 0.95)
+    top_p: tuple[float, ...] = (1.0, 0.95, 1.0, 1.0, 0.98, 1.0, 1.0)
 
 
 PUBLISHED_SAMPLING = SamplingConfig(
     guidance=1.0,
+    gain=(1.0, 1.0),
     prior_top_p=0.9,
     temperature=(1.2, 1.0, 1.2, 1.0, 1.0, 2.0, 5.0),
     top_p=(0.9, 0.99, 1.0, 0.9, 0.9, 0.9, 1.0),
@@ -184,8 +187,11 @@ class MusicConfig:
                         raise AffgenError(f"{entry.name}={number!r}; accepted: 0 to {bound}")
         self._require(model.latent % len(ELEMENTS) == 0, f"model.latent must be a multiple of {len(ELEMENTS)}")
         self._require(len(model.embeddings) == len(FIELDS), f"model.embeddings needs {len(FIELDS)} widths")
-        self._require(min(model.latent, model.codes, model.max_rows, *model.embeddings) > 0, "sizes must be above 0")
-        self._require(min(self.tokens.tempo_bins, self.tokens.velocity_bins) > 0, "bins must be above 0")
+        sizes = (model.latent, model.codes, model.max_rows, *model.embeddings)
+        what = "model.latent, model.codes, model.max_rows and model.embeddings"
+        self._require(min(sizes) > 0, f"{what} must be above 0, got {sizes}")
+        bins = (self.tokens.tempo_bins, self.tokens.velocity_bins)
+        self._require(min(bins) > 0, f"tokens.tempo_bins and tokens.velocity_bins must be above 0, got {bins}")
         self._require(prior.temperature > 0, "prior.temperature must be above 0")
         for name, width, heads in (
             ("model.dim", model.dim, model.heads),

@@ -143,7 +143,7 @@ def first_invalid(rows: np.ndarray, config: TokenConfig, bars: int) -> int | Non
     """
     grammar = Grammar(config, np.array([bars]), np.array([0]))
     rows = np.asarray(rows, dtype=np.int64)
-    outside: np.ndarray = ((rows < 0) | (rows >= np.array(config.sizes()))).any(axis=1)
+    outside = np.logical_or(rows < 0, rows >= np.array(config.sizes())).max(axis=1)
     if rows[0, TYPE] != EMOTION_ROW or outside[0] or rows[0, : len(ELEMENTS)].sum() != EMOTION_ROW:
         return 0
     for index, row in enumerate(rows[1:], start=1):

@@ -47,8 +47,8 @@ def unpack(folder: str | Path) -> tuple[MusicConfig, MusER, Prior]:
     if foreign:
         raise ModelError(f"{folder}/model.safetensors: tensor {foreign!r} belongs to neither model. nor prior.")
     codebook, counts = tensors.get("model.quantise.codebook"), tensors.get("model.quantise.counts")
-    if codebook is not None and counts is not None and codebook.dim() == 2 and len(codebook) == len(counts):
-        tensors["model.quantise.sums"] = codebook * counts.reshape(-1, 1)
+    if codebook is not None and counts is not None and codebook.dim() == 2 and counts.shape == codebook.shape[:1]:
+        tensors["model.quantise.sums"] = codebook.float() * counts.float().unsqueeze(1)  # beyond half precision
     for name, part in (("model", model), ("prior", prior)):
         prefix = f"{name}."
         load_into(part, {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}, folder)

@@ -40,7 +40,7 @@ def steering(
     def steer(bars: int, bpm: float) -> np.ndarray:
         positions = np.arange(bars) + 0.5
         clock = Clock(240 * bars / bpm, bars)
-        va = emotion.valence_arousal(positions, "b", clock)
+        va = emotion.valence_arousal(positions, "b", clock) * np.array(sampling.gain)
         guidance = sampling.guidance * intensity.sample(positions, "b", clock)
         keys = np.full(bars, key if key is not None else 0)
         if key is None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affgen.score import Note, Score, Tempo
+from affgen.score import Marker, Note, Score, Tempo
 from affgen.testing import fabricated_score
 from music.beats import align, estimate_beats, grid_of, on_grid
 from music.chords import recognise
+from music.tokens import CHORDS
 
 
 def played(score: Score, *, jitter: float = 0.008, seed: int = 0) -> Score:
@@ -132,13 +133,31 @@ def test_any_piece_gets_rising_beats_and_a_valid_grid(
     assert ((grid.notes[:, 2] >= 1) & (grid.notes[:, 2] <= 16)).all()
 
 
-@pytest.mark.xfail(strict=True, reason="a pick-up of less than half a beat is squeezed onto the first bar line")
 def test_a_pick_up_keeps_its_distance() -> None:
     melody = [Note(0.0, 0.25, 67), *(Note(0.25 + k / 2, 0.5, 72 + k % 5, 70) for k in range(64))]
     bass = [Note(0.25 + 4.0 * bar, 4.0, 36 + 5 * (bar % 2), 100) for bar in range(8)]
     grid = grid_of(played(Score((*melody, *bass), tempos=(Tempo(0.0, 100.0),)), jitter=0.004), beats="estimate")
     first, second = np.unique(grid.notes[:, 0])[:2]
     assert grid.notes[0, 1] == 67 and second - first == 1
+
+
+def test_chord_names_in_a_file_are_believed_only_if_all_of_them_fit() -> None:
+    """Every marker a chord name on a beat, the first at the start; else chords are heard from the notes."""
+    notes = tuple(Note(4.0 * bar, 4.0, pitch) for bar in range(2) for pitch in (60, 64, 67))
+    heard = grid_of(Score(notes)).chords.tolist()
+    assert heard == [CHORDS.index("C_maj")] * 8
+
+    def read(*markers: tuple[float, str], beats: str = "file") -> list[int]:
+        return grid_of(Score(notes, markers=tuple(Marker(*marker) for marker in markers)), beats=beats).chords.tolist()
+
+    written = [CHORDS.index(name) for name in ("D_min7", "N_N", "F#_dim")]
+    whole = ((0.0, "D_min7"), (3.0, "N_N"), (4.0, "F#_dim"))
+    assert read(*whole) == [written[0]] * 3 + [written[1]] + [written[2]] * 4
+    assert read(*whole, (40.0, "C_maj")) == read(*whole)  # after the end
+    for more in ((5.0, "Chorus"), (5.5, "C_maj")):
+        assert read(*whole, more) == heard
+    assert read(*whole[1:]) == heard
+    assert len(set(read(*whole, beats="estimate"))) == 1  # beats of the file are not those of the piece
 
 
 def test_the_estimate_is_a_pure_function() -> None:

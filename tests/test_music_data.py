@@ -235,7 +235,6 @@ def test_transposition_stays_in_the_range_of_the_piano(clips: list[Clip]) -> Non
     assert widest(clips[0], 23, 107, TOKENS) <= {-2, -1, 0, 1}
 
 
-@pytest.mark.xfail(strict=True, reason="transposition keeps to the piano, not to the range of the tokens")
 def test_transposition_stays_in_the_range_of_the_published_tokens(clips: list[Clip]) -> None:
     assert widest(clips[0], 22, 107, PUBLISHED_TOKENS) == {0}
 

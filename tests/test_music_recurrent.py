@@ -49,9 +49,12 @@ def networks(config: MusicConfig) -> tuple[MusER, Prior]:
 
 
 class Material:
-    """Rows, codes and conditions of some pieces, as the training form and the row by row form take them."""
+    """Rows, codes, latents and conditions of some pieces, as the training form and the row by row form take them.
 
-    def __init__(self, config: MusicConfig, model: MusER, seed: int = 0):
+    The latents are not those of the codes: they may be given instead.
+    """
+
+    def __init__(self, config: MusicConfig, seed: int = 0):
         rng = np.random.default_rng(seed)
         self.x = np.stack([rng.integers(0, size, (PIECES, ROWS)) for size in config.tokens.sizes()], axis=-1)
         self.codes = rng.integers(0, config.model.codes, (PIECES, ROWS))
@@ -59,7 +62,9 @@ class Material:
         self.told = tuple(rng.integers(0, size, (PIECES, ROWS)) for size in (25, 10, 18))
         self.kind = rng.integers(0, 4, (PIECES, ROWS))
         self.conditions = Conditions(torch.from_numpy(self.va), *map(torch.from_numpy, self.told))
-        self.latent = model.quantise.codebook[torch.from_numpy(self.codes)]
+        self.latent = torch.from_numpy(
+            rng.normal(scale=0.5, size=(PIECES, ROWS, config.model.latent)).astype(np.float32)
+        )
 
     def at(self, t: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         return self.va[:, t], tuple(ids[:, t] for ids in self.told)
@@ -83,7 +88,7 @@ def start(fast: FastModel, model: MusER, some: Material) -> Running:
 def test_model_step_by_step_is_the_model_at_once(kind: tuple[Any, ...]) -> None:
     config = config_of(*kind)
     model, _ = networks(config)
-    some, fast = Material(config, model), FastModel(model)
+    some, fast = Material(config), FastModel(model)
     hidden = model.hidden(torch.from_numpy(some.x), some.latent, torch.ones(PIECES, ROWS), some.conditions)
     logits = model.logits(hidden, torch.from_numpy(some.kind))
     state = start(fast, model, some)
@@ -111,7 +116,7 @@ def test_prior_step_by_step_is_the_prior_at_once(context: str, conditioning: str
     config = config_of()
     config = replace(config, prior=replace(config.prior, **changes))
     model, prior = networks(config)
-    some, fast = Material(config, model), FastPrior(prior)
+    some, fast = Material(config), FastPrior(prior)
     before = some.before(prior)
     wanted = prior.head(prior.stack(prior._input(before, torch.from_numpy(some.x), some.conditions), causal=True))
     state = fast.start(PIECES)
@@ -126,7 +131,7 @@ def test_prior_scores_are_divided_by_the_temperature() -> None:
     for temperature in (1.0, 0.25):
         config = replace(MINIATURE, prior=replace(MINIATURE.prior, temperature=temperature))
         model, prior = networks(config)
-        some, fast = Material(config, model), FastPrior(prior)
+        some, fast = Material(config), FastPrior(prior)
         scores.append(fast.step(some.codes[:, 0], some.x[:, 0], *some.at(0), fast.start(PIECES)))
     np.testing.assert_allclose(scores[1], 4 * scores[0], rtol=1e-5)
 
@@ -138,14 +143,15 @@ def test_prior_scores_are_divided_by_the_temperature() -> None:
 def test_prime_is_as_many_steps(kind: tuple[Any, ...]) -> None:
     config = config_of(*kind)
     model, prior = networks(config)
-    some, fast, fast_prior = Material(config, model), FastModel(model), FastPrior(prior)
+    some, fast, fast_prior = Material(config), FastModel(model), FastPrior(prior)
     before, stop = some.before(prior).numpy(), 15
     state, prior_state = start(fast, model, some), fast_prior.start(PIECES)
     for t in range(stop):
         fast.step(some.x[:, t], some.latent[:, t].numpy(), *some.at(t), state)
         fast_prior.step(before[:, t], some.x[:, t], *some.at(t), prior_state)
     told = some.conditions.map(lambda tensor: tensor[:, :stop])
-    primed, prior_primed = prime(model, prior, some.x[:, :stop], some.codes[:, :stop], told)
+    heard = some.x[:, :stop], some.codes[:, :stop], some.latent[:, :stop].numpy()
+    primed, prior_primed = prime(model, prior, *heard, told)
     for mine, other in ((primed, state), (prior_primed, prior_state)):
         assert mine.row.tolist() == other.row.tolist() == [stop] * PIECES
         for layers, wanted in zip(mine.stacks, other.stacks, strict=True):
@@ -161,7 +167,7 @@ def test_prime_is_as_many_steps(kind: tuple[Any, ...]) -> None:
 def test_pieces_leave_and_join_without_a_trace() -> None:
     config = config_of(fusion="ca")
     model, prior = networks(config)
-    some, fast = Material(config, model), FastModel(model)
+    some, fast = Material(config), FastModel(model)
     state = start(fast, model, some)
     for t in range(4):
         fast.step(some.x[:, t], some.latent[:, t].numpy(), *some.at(t), state)

@@ -13,7 +13,6 @@ from affgen.errors import AffgenError
 from affgen.score import Score, midi_bytes, read_midi
 from affgen.testing import fabricated_score
 from music.beats import grid_of
-from music.chords import recognise
 from music.config import FIELDS, MINIATURE, PUBLISHED_TOKENS, TokenConfig
 from music.tokens import (
     BAR,
@@ -138,15 +137,13 @@ def test_of_two_notes_at_one_place_the_longer_is_kept() -> None:
 @given(grid=playable_grids())
 @QUICK
 def test_grid_through_a_midi_file_is_exact(grid: Grid) -> None:
-    """grid -> score -> bytes -> score -> grid; chords are heard again from the same notes."""
+    """grid -> score -> bytes -> score -> grid; chords are read from the markers, whatever the notes sound like."""
     grid = snap(grid, TOKENS)
-    grid = replace(grid, chords=recognise(grid.notes, 4 * grid.bars))
     again = grid_of(read_midi(midi_bytes(score_from_grid(grid))), beats="file")
     np.testing.assert_allclose(again.tempos, grid.tempos, rtol=1e-4)
     assert_equal(snap(again, TOKENS), grid)
 
 
-@pytest.mark.xfail(strict=True, reason="beats after the end of the last note get the tempo before it")
 def test_a_tempo_change_after_the_last_note_is_kept() -> None:
     grid = replace(
         small(), tempos=np.array([89.0, 89.0, 89.0, 120.0]), notes=np.array([[0, 72, 4, 80], [8, 79, 2, 84]])
@@ -178,7 +175,6 @@ def test_midi_to_tokens_to_midi_keeps_every_note(quadrant: str, bars: int) -> No
         np.testing.assert_array_equal(again.tempos, grid.tempos)
 
 
-@pytest.mark.xfail(strict=True, reason="chord symbols of a file are not read but heard anew, from rounded velocities")
 def test_midi_to_tokens_to_midi_is_a_fixed_point() -> None:
     for seed in range(4):
         grid, file, again, same = there_and_back(fabricated_score(seed, bars=5, quadrant="Q1"))
@@ -308,7 +304,6 @@ DAMAGE = {
     "duration of nothing": (3, DURATION, 1),
     "velocity missing": (3, VELOCITY, 0),
     "a second emotion row": (4, TYPE, EMOTION_ROW),
-    "no such type": (4, TYPE, 7),
     "a beat without position": (5, BEAT, 0),
 }
 
@@ -323,14 +318,16 @@ def test_an_invalid_row_is_refused_with_its_index(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="ids beyond a column's vocabulary are not looked for")
-@pytest.mark.parametrize("column", [TEMPO, CHORD, BEAT, PITCH, DURATION, VELOCITY], ids=lambda column: FIELDS[column])
-def test_an_id_beyond_the_vocabulary_is_refused_with_its_index(column: int) -> None:
+@BOTH
+@pytest.mark.parametrize("column", range(8), ids=lambda column: FIELDS[column])
+def test_an_id_beyond_the_vocabulary_is_refused_with_its_index(column: int, tokens: TokenConfig) -> None:
     index = 3 if column in (PITCH, DURATION, VELOCITY) else 2
-    rows = rows_from_grid(small(), TOKENS)
-    rows[index, column] = TOKENS.sizes()[column]
-    with pytest.raises(AffgenError, match=rf"^row {index} is no valid"):
-        grid_from_rows(rows, TOKENS)
+    for value in (-1, tokens.sizes()[column]):
+        rows = rows_from_grid(small(), tokens)
+        rows[index, column] = value
+        with pytest.raises(AffgenError, match=rf"^row {index} has ids outside the vocabulary") as caught:
+            grid_from_rows(rows, tokens)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_piece_without_bars_goes_there_and_back() -> None:
