@@ -168,6 +168,8 @@ class DataConfig:
 class MusicConfig:
     """A complete music model: tokens, VQ-VAE, prior, sampling, and how each was trained."""
 
+    licence: str = ""
+    """Licence of the weights: the strictest of what they were trained on. Empty: not stated."""
     tokens: TokenConfig = field(default_factory=TokenConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)

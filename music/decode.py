@@ -50,6 +50,11 @@ TYPICAL_TEMPO = 100.0
 """Beats per minute taken for curves in seconds until the piece has a tempo."""
 
 
+TURN, REMEMBERED = 0.3, 1
+"""When valence or arousal has moved by more than TURN, only the last REMEMBERED bars stay in memory: music goes on as it
+began, so that a change that is asked for would otherwise arrive bars late."""
+
+
 @dataclass
 class Request:
     """One piece to decode, and what steers it: ``bars``, or ``seconds`` (bars then follow from the tempo that is drawn;
@@ -86,6 +91,8 @@ class _Piece:
     offset: int = 0
     """Rows that the running sums no longer hold."""
     latents: np.ndarray | None = None
+    anchor: np.ndarray | None = None
+    """Valence and arousal (2,) of the bars that the running sums remember."""
 
 
 @torch.inference_mode()
@@ -214,26 +221,41 @@ class _Decoder:
         """Where the context has outgrown the training length, make the running sums anew from the last bars."""
         if self.config.model.fusion == "ca":
             return  # its latents belong to the whole piece
-        full = [len(piece.rows) - piece.offset > self.config.model.max_rows for piece in self.now]
-        if not any(full):
+        full = np.array([len(piece.rows) - piece.offset > self.config.model.max_rows for piece in self.now])
+        turned = self._turned()
+        if not (full | turned).any():
             return
         both = []
-        for index, (piece, again) in enumerate(zip(self.now, full, strict=True)):
+        for index, piece in enumerate(self.now):
             own = np.arange(self.copies) * len(self.now) + index
             going_on = (self.state.select(own), self.prior_state.select(own))
-            both.append(self._prime(index, piece) if again else going_on)
+            again = full[index] or turned[index]
+            both.append(self._prime(index, piece, REMEMBERED if turned[index] else None) if again else going_on)
         self.state, self.prior_state = join([state for state, _ in both]), join([state for _, state in both])
 
-    def _prime(self, index: int, piece: _Piece) -> tuple[Running, Running]:
-        """Memories after all rows of a piece but the last, for its steered and its neutral copy."""
-        context = _context(piece.rows, self.config.model.max_rows)
+    def _turned(self) -> np.ndarray:
+        """Which pieces (B,) begin a bar whose emotion has moved away from that of the bars they remember."""
+        turned = (self.grammar.kind == METRICAL) & (self.grammar.place == BAR) & (self.grammar.heard > REMEMBERED)
+        for index in np.flatnonzero(turned):
+            piece = self.now[index]
+            va = piece.steering[min(int(self.grammar.heard[index]) - 1, len(piece.steering) - 1), [VALENCE, AROUSAL]]
+            turned[index] = piece.anchor is not None and np.abs(va - piece.anchor).max() > TURN
+            if piece.anchor is None or turned[index]:
+                piece.anchor = va
+        return turned
+
+    def _prime(self, index: int, piece: _Piece, bars: int | None = None) -> tuple[Running, Running]:
+        """Memories after all rows of a piece but the last (or after its last ``bars`` bars), for its steered and its
+        neutral copy.
+        """
+        context = _context(piece.rows, self.config.model.max_rows, bars)
         piece.offset = len(piece.rows) - len(context)
         rows, copies = context[:-1], self.copies
         if not len(rows):
             return self.fast.start(copies, self._contexts(piece)), self.fast_prior.start(copies)
         heard = np.maximum(bars_of_rows(np.stack(piece.rows))[piece.offset : -1], 1)
         heard[0] = heard[min(1, len(heard) - 1)]
-        steering = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1)]
+        steering = piece.steering[np.minimum(heard - 1 if bars is None else int(self.grammar.heard[index]) - 1 + 0 * heard, len(piece.steering) - 1)]
         va, key = steering[:, [VALENCE, AROUSAL]], steering[:, KEY].astype(np.int64)
         told = (key, bars_left(int(self.grammar.bars[index]), heard), places(rows))
         conditions = Conditions(
@@ -320,15 +342,17 @@ def _with_neutral(va: np.ndarray, copies: int) -> np.ndarray:
     return np.concatenate([va, np.zeros_like(va)][:copies])
 
 
-def _context(rows: list[np.ndarray], longest: int) -> np.ndarray:
-    """The rows to hear again: all of them, or the emotion row and the last bars that fill about half of
+def _context(rows: list[np.ndarray], longest: int, bars: int | None = None) -> np.ndarray:
+    """The rows to hear again: all of them, or the emotion row and the last ``bars`` bars, or what fills about half of
     ``longest`` rows.
     """
     table = np.stack(rows)
-    if len(table) < longest:
+    if len(table) < longest and bars is None:
         return table
     bar_lines = np.flatnonzero((table[:, TYPE] == METRICAL) & (table[:, BEAT] == BAR))
     start = bar_lines[min(int(np.searchsorted(bar_lines, len(table) - longest // 2)), len(bar_lines) - 1)]
+    if bars is not None and len(bar_lines) > bars:
+        start = max(start, bar_lines[-1 - bars])
     start = max(int(start), len(table) - longest + 2)
     context = np.concatenate([table[:1], table[start:]])
     beats = np.flatnonzero((context[:, TYPE] == METRICAL) & (context[:, BEAT] != BAR))

@@ -212,6 +212,7 @@ def score_from_grid(grid: Grid) -> Score:
     played = tuple(
         Note(onset=step / STEPS_PER_BEAT, duration=(end - step) / STEPS_PER_BEAT, pitch=pitch, velocity=velocity)
         for (step, pitch, _, velocity), end in zip(notes.tolist(), ends.tolist(), strict=True)
+        if end > step  # of equal notes the last one sounds
     )
     return Score(
         notes=tuple(sorted(played, key=lambda note: (note.onset, note.pitch))),

@@ -317,7 +317,7 @@ def test_the_emotion_token_steers_models_conditioned_by_it() -> None:
 
 
 def test_cross_attention_with_a_prior_that_hears_rows_is_refused() -> None:
-    with pytest.raises(AffgenError, match='set prior.context to "codes"') as caught:
+    with pytest.raises(AffgenError, match=r'set prior\.context to "codes"') as caught:
         written(with_model(MINIATURE, fusion="ca", conditioning="token"), Request(seed=1, steer=steer(), bars=2))
     assert "\n" not in str(caught.value)
 

@@ -115,7 +115,7 @@ def test_prior_step_by_step_is_the_prior_at_once(context: str, conditioning: str
     }
     config = config_of()
     config = replace(config, prior=replace(config.prior, **changes))
-    model, prior = networks(config)
+    _, prior = networks(config)
     some, fast = Material(config), FastPrior(prior)
     before = some.before(prior)
     wanted = prior.head(prior.stack(prior._input(before, torch.from_numpy(some.x), some.conditions), causal=True))
@@ -130,7 +130,7 @@ def test_prior_scores_are_divided_by_the_temperature() -> None:
     scores = []
     for temperature in (1.0, 0.25):
         config = replace(MINIATURE, prior=replace(MINIATURE.prior, temperature=temperature))
-        model, prior = networks(config)
+        _, prior = networks(config)
         some, fast = Material(config), FastPrior(prior)
         scores.append(fast.step(some.codes[:, 0], some.x[:, 0], *some.at(0), fast.start(PIECES)))
     np.testing.assert_allclose(scores[1], 4 * scores[0], rtol=1e-5)

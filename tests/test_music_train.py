@@ -194,7 +194,7 @@ def test_ablations_train_from_end_to_end(change: dict[str, Any], corpus: Path, t
 
 
 def test_a_model_that_could_not_decode_is_refused_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(AffgenError, match='set prior.context to "codes"'):
+    with pytest.raises(AffgenError, match=r'set prior\.context to "codes"'):
         train(with_model(SHORT, fusion="ca"), corpus, tmp_path / "exp", quiet=True)
     assert not (tmp_path / "exp").exists()
 

@@ -53,10 +53,10 @@ run 4 "$exp/.train.done" "${train_cmd[@]}" \
 run 5 "$exp/.evaluate.done" "${eval_cmd[@]}" \
   "${measure[@]}" --model "$exp/model" --keep "$exp/pieces" --out "$exp/metrics.json"
 
-run 6 "$exp/.no_prior.done" "${eval_cmd[@]}" \
-  "${measure[@]}" --model "$exp/model" --prior none --out "$exp/metrics_no_prior.json"
-run 6 "$exp/.markov.done" "${eval_cmd[@]}" \
-  "${measure[@]}" --model "$exp/model" --baseline --out "$exp/metrics_markov.json"
+for variant in no_prior:--prior=none no_guidance:--guidance=1 markov:--baseline; do
+  run 6 "$exp/.${variant%%:*}.done" "${eval_cmd[@]}" \
+    "${measure[@]}" --model "$exp/model" "${variant#*:}" --out "$exp/metrics_${variant%%:*}.json"
+done
 for ablation in conf/no_*.yaml; do
   other=exp/music1_$(basename "$ablation" .yaml)
   run 6 "$other/.train.done" "${train_cmd[@]}" \
