@@ -28,7 +28,7 @@ SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 VALENCE, AROUSAL = OKABE_ITO[0], OKABE_ITO[1]
 GREY = "#777777"
 DPI = 100
-MOST_CHORDS = 36  # names that fit side by side
+LETTER = 0.0075  # width of a letter of a chord name as a share of the roll
 
 
 def piano_roll(
@@ -149,9 +149,12 @@ def _draw_chords(axes: Axes, score: Score) -> None:
     lines = score.bar_lines()
     texts = [(marker.beat, _short(marker.text)) for marker in score.markers if marker.text and marker.beat < score.end]
     style: dict[str, Any] = {"fontsize": 10, "clip_on": False, "parse_math": False}  # a marker may hold any character
-    for beat, text in texts[:: max(1, -(-len(texts) // MOST_CHORDS))]:
+    free = 0.0  # the bar from which the line of names is empty
+    for beat, text in texts:
         bar = float(np.interp(beat, lines, np.arange(len(lines))))
-        axes.text(bar, 1.02, text, transform=axes.get_xaxis_transform(), **style)
+        if bar >= free:
+            axes.text(bar, 1.02, text, transform=axes.get_xaxis_transform(), **style)
+            free = bar + (len(text) + 1) * LETTER * (len(lines) - 1)
 
 
 def _short(text: str) -> str:

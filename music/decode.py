@@ -50,9 +50,9 @@ TYPICAL_TEMPO = 100.0
 """Beats per minute taken for curves in seconds until the piece has a tempo."""
 
 
-TURN, REMEMBERED = 0.3, 1
-"""When valence or arousal has moved by more than TURN, only the last REMEMBERED bars stay in memory: music goes on as it
-began, so that a change that is asked for would otherwise arrive bars late."""
+TURN = 0.3
+"""When valence or arousal has moved by more than this, a new phrase begins: only the key goes on. A model that has
+learned from clips of one emotion each would otherwise go on as it began, and the change arrive bars late."""
 
 
 @dataclass
@@ -230,12 +230,12 @@ class _Decoder:
             own = np.arange(self.copies) * len(self.now) + index
             going_on = (self.state.select(own), self.prior_state.select(own))
             again = full[index] or turned[index]
-            both.append(self._prime(index, piece, REMEMBERED if turned[index] else None) if again else going_on)
+            both.append(self._prime(index, piece, fresh=bool(turned[index])) if again else going_on)
         self.state, self.prior_state = join([state for state, _ in both]), join([state for _, state in both])
 
     def _turned(self) -> np.ndarray:
         """Which pieces (B,) begin a bar whose emotion has moved away from that of the bars they remember."""
-        turned = (self.grammar.kind == METRICAL) & (self.grammar.place == BAR) & (self.grammar.heard > REMEMBERED)
+        turned = (self.grammar.kind == METRICAL) & (self.grammar.place == BAR)
         for index in np.flatnonzero(turned):
             piece = self.now[index]
             va = piece.steering[min(int(self.grammar.heard[index]) - 1, len(piece.steering) - 1), [VALENCE, AROUSAL]]
@@ -244,18 +244,19 @@ class _Decoder:
                 piece.anchor = va
         return turned
 
-    def _prime(self, index: int, piece: _Piece, bars: int | None = None) -> tuple[Running, Running]:
-        """Memories after all rows of a piece but the last (or after its last ``bars`` bars), for its steered and its
+    def _prime(self, index: int, piece: _Piece, *, fresh: bool = False) -> tuple[Running, Running]:
+        """Memories after all rows of a piece but the last (``fresh``: of its last bar alone), for its steered and its
         neutral copy.
         """
-        context = _context(piece.rows, self.config.model.max_rows, bars)
+        context = _context(piece.rows, 1 if fresh else self.config.model.max_rows)
         piece.offset = len(piece.rows) - len(context)
         rows, copies = context[:-1], self.copies
         if not len(rows):
             return self.fast.start(copies, self._contexts(piece)), self.fast_prior.start(copies)
-        heard = np.maximum(bars_of_rows(np.stack(piece.rows))[piece.offset : -1], 1)
-        heard[0] = heard[min(1, len(heard) - 1)]
-        steering = piece.steering[np.minimum(heard - 1 if bars is None else int(self.grammar.heard[index]) - 1 + 0 * heard, len(piece.steering) - 1)]
+        bars = bars_of_rows(np.stack(piece.rows))[piece.offset :]
+        heard = np.maximum(bars[:-1], 1)
+        heard[0] = max(1, bars[1])  # the emotion row belongs to the bar that follows it
+        steering = piece.steering[np.minimum(heard - 1, len(piece.steering) - 1)]
         va, key = steering[:, [VALENCE, AROUSAL]], steering[:, KEY].astype(np.int64)
         told = (key, bars_left(int(self.grammar.bars[index]), heard), places(rows))
         conditions = Conditions(
@@ -342,18 +343,17 @@ def _with_neutral(va: np.ndarray, copies: int) -> np.ndarray:
     return np.concatenate([va, np.zeros_like(va)][:copies])
 
 
-def _context(rows: list[np.ndarray], longest: int, bars: int | None = None) -> np.ndarray:
-    """The rows to hear again: all of them, or the emotion row and the last ``bars`` bars, or what fills about half of
-    ``longest`` rows.
+def _context(rows: list[np.ndarray], longest: int) -> np.ndarray:
+    """The rows to hear again: all of them if they are fewer than ``longest``, else the emotion row and the last bars
+    that fill about half as many, at least the last bar.
     """
     table = np.stack(rows)
-    if len(table) < longest and bars is None:
+    if len(table) < longest:
         return table
     bar_lines = np.flatnonzero((table[:, TYPE] == METRICAL) & (table[:, BEAT] == BAR))
     start = bar_lines[min(int(np.searchsorted(bar_lines, len(table) - longest // 2)), len(bar_lines) - 1)]
-    if bars is not None and len(bar_lines) > bars:
-        start = max(start, bar_lines[-1 - bars])
-    start = max(int(start), len(table) - longest + 2)
+    if longest > 1:
+        start = max(int(start), len(table) - longest + 2)
     context = np.concatenate([table[:1], table[start:]])
     beats = np.flatnonzero((context[:, TYPE] == METRICAL) & (context[:, BEAT] != BAR))
     for column in (TEMPO, CHORD):

@@ -369,6 +369,13 @@ def test_going_on_is_kept_by_the_file(composer: Composer, name: str) -> None:
     assert longer.tempos == score.tempos
 
 
+@pytest.mark.xfail(strict=True, reason="new beats last the mean of the last bar, the file goes on at its last tempo")
+def test_a_piece_on_the_grid_goes_on_upon_it(composer: Composer) -> None:
+    piece = composer.extend(changing_tempo(), "Q1", bars=3, seed=4)
+    assert all(4 * n.onset == pytest.approx(round(4 * n.onset), abs=1e-6) for n in piece.score.notes)
+    assert piece.score.end == pytest.approx(28)
+
+
 @pytest.mark.xfail(strict=True, reason="the first end of a pitch in the file ends the first of its notes")
 def test_a_note_that_rings_into_the_new_bars_keeps_its_length_in_the_file() -> None:
     score = Score((Note(0.0, 1.0, 60), Note(3.75, 3.0, 60)))

@@ -147,14 +147,15 @@ def test_the_key_of_each_bar_is_mostly_kept() -> None:
         table = np.column_stack([np.full((8, 3), [0.1, 0.1, guidance]), keys])
         pieces = written(config, *(Request(seed=s, steer=lambda bars, bpm: table, bars=8) for s in range(8)))
         notes = np.concatenate([grid_from_rows(rows, TOKENS).notes for rows in pieces])
+        notes = notes[notes[:, 1] > TOKENS.pitch_low]  # A0 is all that can follow B flat 0, whatever the key
         halves = notes[:, 0] < 64, notes[:, 0] >= 64
         return [
             scale_pitch_classes(parse_key(k))[notes[h, 1] % 12].mean() for h, k in zip(halves, ("Db", "C"), strict=True)
         ]
 
     assert all(0.4 < share < 0.75 for share in inside(np.zeros(8), 0.0))  # 7 of 12
-    assert min(inside(keys, 0.0)) > 0.85  # below a low note there may be none of the key
-    assert min(inside(keys, 1.5)) > 0.85
+    assert min(inside(keys, 0.0)) > 0.93
+    assert min(inside(keys, 1.5)) > 0.93
 
 
 def test_guidance_zero_ignores_the_emotion() -> None:
@@ -212,7 +213,8 @@ def test_a_beginning_is_kept() -> None:
     for piece in (one, two):
         assert (piece[:cut] == rows[:cut]).all() and bars_of(piece) == 4
     assert not same([one], [two]) and bars_of(other) == 2
-    assert not same([one], written(MINIATURE, replace(begun, codes=(codes + 5) % MINIATURE.model.codes)))
+    others = [replace(begun, seed=seed, codes=(codes + 5) % MINIATURE.model.codes) for seed in (2, 4)]
+    assert not same([one, two], written(MINIATURE, *others))
 
 
 @pytest.mark.parametrize("conditioning", ["rows", "token"])

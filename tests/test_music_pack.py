@@ -16,7 +16,7 @@ from affgen.checkpoint import load_into, load_model, read_tensors, save_model, w
 from affgen.errors import ModelError
 from affgen.testing import fabricated_score
 from music.beats import grid_of
-from music.config import MINIATURE, MusicConfig, with_model
+from music.config import MINIATURE, MusicConfig, SamplingConfig, with_model
 from music.data import Example, collate
 from music.decode import Request, decode
 from music.model import Batch, Conditions, MusER
@@ -241,7 +241,17 @@ GOLDEN = Path(__file__).parent / "golden" / "music_miniature.safetensors"
 
 ``AFFGEN_REMAKE_GOLDEN=1`` writes it anew, for a change that is meant to make old models sound different.
 """
-CHECKED = with_model(MINIATURE, max_rows=48)
+CHECKED = replace(
+    with_model(MINIATURE, max_rows=48),
+    sampling=SamplingConfig(
+        out_of_key=1.0,
+        prior_temperature=1.0,
+        prior_top_p=0.95,
+        temperature=(1.0,) * 7,
+        top_p=(0.9, 0.9, 1.0, 0.95, 0.95, 0.95, 0.95),
+    ),
+)
+"""Sampling as a model directory of its time would hold it: other defaults leave old models alone."""
 
 
 def golden_requests() -> list[Request]:
