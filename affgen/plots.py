@@ -28,7 +28,7 @@ SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 VALENCE, AROUSAL = OKABE_ITO[0], OKABE_ITO[1]
 GREY = "#777777"
 DPI = 100
-LETTER = 0.0075  # width of a letter of a chord name as a share of the roll
+LETTER = 0.0085  # width of a letter of a chord name as a share of the roll
 
 
 def piano_roll(

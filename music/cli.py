@@ -388,7 +388,8 @@ def _deliver(
 
         plot(piece, evaluator, _numbered(Path(args.plot), number))
     notes, tempo = len(piece.score.notes), round(piece.tempo, 3)
-    line = f"{out}: {piece.grid.bars} bars, {notes} notes, {tempo:g} bpm, {piece.score.duration_s:.1f} s"
+    bars = len(piece.score.bar_lines()) - 1
+    line = f"{out}: {bars} bars, {notes} notes, {tempo:g} bpm, {piece.score.duration_s:.1f} s"
     say(
         args,
         f"{line}; read as {reading.quadrant} ({reading.valence:+.2f}/{reading.arousal:+.2f}); {evaluator.card_line}",
@@ -401,7 +402,7 @@ def _deliver(
         "emotion": str(piece.emotion),
         "intensity": str(piece.intensity),
         "seed": piece.seed,
-        "bars": piece.grid.bars,
+        "bars": bars,
         "notes": notes,
         "tempo": tempo,
         "duration_s": round(piece.score.duration_s, 3),
