@@ -23,6 +23,9 @@ from music.keys import UNKNOWN, estimate_key, transpose_key
 from music.model import BARS_LEFT, Batch, Conditions
 from music.tokens import BEAT, METRICAL, TYPE, Grid, bars_of_rows, rows_from_grid
 
+ANALYSIS = 2
+"""Raised when beats or chords are found in another way, so that stored analyses are made again."""
+
 FEWEST_BARS = 4
 """Clips shorter than this are left out of training."""
 
@@ -214,7 +217,8 @@ def _grid_from_file(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]
 
 def _cached_grids(paths: dict[str, str], cache: Path | None, jobs: int) -> dict[str, Grid]:
     """Grids by name; read from ``cache`` when it was made from the same list of files."""
-    key = hashlib.sha256("\n".join(f"{name} {path}" for name, path in sorted(paths.items())).encode()).hexdigest()
+    listing = "\n".join([f"analysis {ANALYSIS}", *(f"{name} {path}" for name, path in sorted(paths.items()))])
+    key = hashlib.sha256(listing.encode()).hexdigest()
     if cache is not None and cache.is_file():
         with np.load(cache, allow_pickle=False) as stored:
             if str(stored["key"]) == key:

@@ -24,12 +24,13 @@ from affgen.files import atomic_write
 from affgen.metrics import music as metrics
 from affgen.score import Score, read_midi, write_midi
 from music.compose import Composer, ring_out
+from music.config import TokenConfig
 from music.data import Clip, load_clips
 from music.decode import Request
 from music.evaluator import Evaluator, Reading
 from music.markov import MarkovChain
 from music.steering import quadrant_token, steering
-from music.tokens import Grid, score_from_grid
+from music.tokens import Grid, score_from_grid, snap
 
 AXIS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """Valence and arousal of the 5 x 5 points."""
@@ -70,8 +71,9 @@ def evaluate(args: Namespace) -> dict[str, Any]:
         "grid": grid_correlation(evaluator, generate, args.grid),
     }
     if args.train:
-        clips = load_clips(args.train, _tokens(args), cache=Path(args.out).with_name("clips.npz"))
-        record["copied"] = copied(scores, clips)
+        tokens = Composer.from_pretrained(args.model).config.tokens
+        clips = load_clips(args.train, tokens, cache=Path(args.out).with_name("clips.npz"))
+        record["copied"] = copied(scores, clips, tokens)
     if args.keep:
         _keep(scores, Path(args.keep))
     atomic_write(args.out, json.dumps(record, indent=1) + "\n")
@@ -129,9 +131,9 @@ def grid_correlation(evaluator: Evaluator, generate: Generate, count: int) -> di
     return result
 
 
-def copied(scores: dict[str, list[Score]], clips: list[Clip]) -> dict[str, Any]:
+def copied(scores: dict[str, list[Score]], clips: list[Clip], tokens: TokenConfig) -> dict[str, Any]:
     """Longest run of consecutive notes that also stands in a training clip: by pitch alone, and by pitch and rhythm."""
-    corpus = [score_from_grid(clip.grid) for clip in clips]
+    corpus = [score_from_grid(snap(clip.grid, tokens)) for clip in clips]
     result: dict[str, Any] = {}
     for mode in ("pitch", "rhythm"):
         index = metrics.VerbatimIndex(corpus, mode=mode)
@@ -197,10 +199,6 @@ def _real_clips(folder: str) -> dict[str, list[Score]]:
     if not all(clips.values()):
         raise DataError(f"{folder}: needs clips of all of {', '.join(QUADRANTS)} in midi.scp and utt2emo")
     return clips
-
-
-def _tokens(args: Namespace) -> Any:
-    return Composer.from_pretrained(args.model).config.tokens
 
 
 def _hits(quadrant: str, reading: Reading) -> tuple[bool, bool, bool]:
