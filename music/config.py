@@ -128,7 +128,7 @@ class PriorConfig:
 class SamplingConfig:
     """How one row is drawn: temperature and nucleus per column, and the guidance that intensity 1 stands for."""
 
-    guidance: float = 3.0
+    guidance: float = 4.0
     """logits = neutral + guidance * intensity * (conditioned - neutral), for the prior and the decoder."""
     major: tuple[float, ...] = (0.846, 0.287, 0.397, 0.746)
     """Share of major keys in the training clips of Q1..Q4; a key that was not asked for is drawn by it."""
@@ -136,6 +136,8 @@ class SamplingConfig:
     """What asked valence and arousal are multiplied by: valence is the harder of the two to hear."""
     out_of_key: float = 2.5
     """Taken from the scores of pitches outside the key."""
+    sustain: float = 2.0
+    """Added to the scores of durations for each doubling: sampling prefers what is frequent, that is, short notes."""
     prior_temperature: float = 1.0
     prior_top_p: float = 0.99
     temperature: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -145,6 +147,7 @@ class SamplingConfig:
 PUBLISHED_SAMPLING = SamplingConfig(
     guidance=1.0,
     gain=(1.0, 1.0),
+    sustain=0.0,
     prior_top_p=0.9,
     temperature=(1.2, 1.0, 1.2, 1.0, 1.0, 2.0, 5.0),
     top_p=(0.9, 0.99, 1.0, 0.9, 0.9, 0.9, 1.0),

@@ -34,6 +34,7 @@ from music.tokens import (
     EMOTION,
     EMOTION_ROW,
     EOS,
+    FIRST_DURATION,
     FIRST_TEMPO,
     IGN,
     METRICAL,
@@ -115,6 +116,8 @@ class _Decoder:
         bars = np.array([request.bars for request in requests])
         self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
         self.out_of_key = _out_of_key(config)
+        lengths = np.arange(config.tokens.sizes()[DURATION]) - FIRST_DURATION
+        self.sustain = config.sampling.sustain * np.log2(np.maximum(lengths, 1))
         self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
         self.codebook = model.quantise.codebook.numpy()
         self.grammar.hear([piece.rows[1:] for piece in self.pieces])
@@ -182,7 +185,11 @@ class _Decoder:
         at_beat, notes = (rows[:, BEAT] > BAR).any(), (rows[:, TYPE] == NOTE).any()
         for column in (TEMPO, CHORD) * bool(at_beat) + (PITCH, DURATION, VELOCITY) * bool(notes):
             scores = self.fast.scores(column, features, kinds)
-            pick(column, scores - self.out_of_key[key] if column == PITCH else scores, masks[column])
+            if column == PITCH:
+                scores = scores - self.out_of_key[key]
+            elif column == DURATION:
+                scores = scores + self.sustain
+            pick(column, scores, masks[column])
         return rows
 
     # --- steering ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,30 @@ def composer(miniature: Path) -> Any:
     from music.compose import Composer
 
     return Composer.from_pretrained(miniature)
+
+
+@pytest.fixture(scope="session")
+def read_only() -> Callable[[], contextlib.AbstractContextManager[Path]]:
+    """Enter a folder that cannot be written to, as another user where the tests run as root; skips without users."""
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[Path]:
+        root = os.geteuid() == 0
+        folder = Path(tempfile.mkdtemp())
+        folder.chmod(0o555)
+        try:
+            if root:
+                os.setresuid(65534, 65534, 0)
+            yield folder
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            folder.chmod(0o700)
+            folder.rmdir()
+
+    if not hasattr(os, "setresuid"):
+        pytest.skip("needs the users of Linux")
+    return entered
 
 
 @pytest.fixture

@@ -134,7 +134,9 @@ def bases() -> list[bytes]:
     """Sound files of several kinds, small enough that a change often matters."""
     rng = np.random.default_rng(0)
     played = tuple(Note(0.2 + 0.6 * k + float(rng.uniform(0, 0.1)), 0.5, 60 + k % 5, 40 + 3 * k) for k in range(16))
-    running = b"MThd\0\0\0\6\0\0\0\1\0\x60MTrk\0\0\0\x14\0\x90\x3c\x40\x60\x3c\0\0\x3e\x40\x60\x3e\0\0\xc0\1\0\xff\x2f\0"
+    running = (
+        b"MThd\0\0\0\6\0\0\0\1\0\x60MTrk\0\0\0\x14\0\x90\x3c\x40\x60\x3c\0\0\x3e\x40\x60\x3e\0\0\xc0\1\0\xff\x2f\0"
+    )
     fabricated = [midi_bytes(fabricated_score(k, bars=2, quadrant=f"Q{k + 1}")) for k in range(4)]
     return [*map(single, [midi_bytes(Score(played)), *fabricated]), running, fabricated[0]]
 
@@ -147,6 +149,7 @@ def single(data: bytes) -> bytes:
 NASTY = (0x00, 0x01, 0x2F, 0x51, 0x58, 0x7F, 0x80, 0x90, 0x99, 0xB0, 0xF0, 0xFF)
 KINDS = ["flip", "flip", "flip", "nasty", "nasty", "drop", "repeat", "cut", "header"]
 EDIT = st.tuples(st.sampled_from(KINDS), st.integers(0, 2**16 - 1), st.integers(0, 255))
+EDITS = st.lists(EDIT, min_size=1, max_size=3)
 
 
 def mutated(base: bytes, edits: list[tuple[str, int, int]], framed: bool) -> bytes:
@@ -191,7 +194,12 @@ def test_any_mutated_file_is_used_or_refused(
     @settings(
         max_examples=FILES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(st.sampled_from(sound), st.lists(EDIT, min_size=1, max_size=3), st.sampled_from([True, True, False]), st.sampled_from(sorted(verbs)))
+    @given(
+        st.sampled_from(sound),
+        st.lists(EDIT, min_size=1, max_size=3),
+        st.sampled_from([True, True, False]),
+        st.sampled_from(sorted(verbs)),
+    )
     def holds(base: bytes, edits: list[tuple[str, int, int]], framed: bool, verb: str) -> None:
         bad.write_bytes(mutated(base, edits, framed))
         start = time.perf_counter()
@@ -213,7 +221,7 @@ def test_any_mutated_file_is_used_or_refused(
     holds()
     assert sum(tally.values()) >= 500
     for verb in verbs:  # a fuzzer whose files are all refused, or all pass, tests nothing
-        assert tally[verb, 0] >= 999 and tally[verb, 2] >= 10, tally
+        assert min(tally[verb, 0], tally[verb, 2]) >= 10, tally
 
 
 # ---------------------------------------------------------------------------------------------------- model directories

@@ -1,4 +1,4 @@
-"""The facade: reproducible, of the asked length, tempo and key, steered bar by bar, and true to what it goes on from."""
+"""The facade: reproducible, of the asked length, tempo and key, steered bar by bar, true to what it goes on from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def watched(self: Composer, requests: list[Any]) -> Any:
         for request in requests:
             request.told = []
-            request.steer = lambda bars, bpm, r=request, real=request.steer: r.told.append(real(bars, bpm)) or r.told[-1]
+            request.steer = lambda bars, bpm, r=request, real=request.steer: (
+                r.told.append(real(bars, bpm)) or r.told[-1]
+            )
         seen.extend(requests)
         return decode(self, requests)
 
@@ -219,12 +221,23 @@ def test_only_the_bars_after_the_change_differ(composer: Composer) -> None:
     assert one.notes != two.notes
 
 
-@pytest.mark.xfail(strict=True, reason="the first row names the quadrant, which such a model was never told in training")
-@pytest.mark.parametrize("emotion", ["Q1", "sad", CURVE])
+def without_intensity(composer: Composer, emotion: str) -> list[bool]:
+    """Of a few seeds, whether the piece is the neutral one."""
+    pairs = [
+        [composer.compose(e, intensity=0, bars=4, seed=seed).score for e in (emotion, "neutral")] for seed in range(3)
+    ]
+    return [midi_bytes(silent(steered)) == midi_bytes(silent(neutral)) for steered, neutral in pairs]
+
+
+@pytest.mark.xfail(strict=True, reason="the first row names the quadrant, which training never told such a model")
+@pytest.mark.parametrize("emotion", ["Q1", "sad", "va:-0.4/0.9"])
 def test_no_intensity_is_neutral(composer: Composer, emotion: str) -> None:
-    for seed in range(3):
-        steered, neutral = (composer.compose(e, intensity=0, bars=4, seed=seed) for e in (emotion, "neutral"))
-        assert midi_bytes(silent(steered.score)) == midi_bytes(silent(neutral.score))
+    assert all(without_intensity(composer, emotion))
+
+
+@pytest.mark.xfail(strict=True, reason="a turn of emotion begins a new phrase even where it has no weight")
+def test_a_curve_without_intensity_is_neutral(composer: Composer) -> None:
+    assert all(without_intensity(composer, "va:0/0@0b,va:-0.9/0.9@4b"))
 
 
 def test_neutral_is_neutral_at_any_intensity(composer: Composer) -> None:
@@ -462,7 +475,7 @@ def test_going_on_twice_the_same_way_gives_the_same_bytes(composer: Composer) ->
     ],
 )
 def test_what_cannot_be_added_is_refused(composer: Composer, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(AffgenError, match="^[^\n]+$") as caught:
+    with pytest.raises(AffgenError, match=r"^[^\n]+$") as caught:
         composer.extend(fabricated_score(1, bars=1), **options)
     assert words in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""``affgen music evaluate``: a complete record for the model, its ablation and the baseline, and figures that are right."""
+"""``affgen music evaluate``: a complete record for model, ablation and baseline, and figures that are right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from music.compose import Composer
 from music.config import MINIATURE
 from music.data import load_clips
 from music.evaluator import Evaluator
-from music.tokens import Grid, snap
+from music.tokens import Grid, score_from_grid, snap
 
 Command = Callable[..., Any]
 QUADRANTS = ("Q1", "Q2", "Q3", "Q4")
@@ -153,9 +153,7 @@ def test_data_that_cannot_be_used_is_refused(command: Command, miniature: Path, 
     assert not (tmp_path / "m.json").exists()
 
 
-def test_an_output_that_cannot_be_is_refused_before_any_work(
-    command: Command, corpus: Path, tmp_path: Path
-) -> None:
+def test_an_output_that_cannot_be_is_refused_before_any_work(command: Command, corpus: Path, tmp_path: Path) -> None:
     command("music", "evaluate", corpus, "--model", "none", "--out", tmp_path / "none/m.json").refused("does not exist")
     command("music", "evaluate", corpus, "--model", "none", "--out", tmp_path).refused("is a folder")
 
@@ -256,11 +254,11 @@ def test_means_over_bars_follow_the_bar_lines_of_each_score() -> None:
 
 def test_a_copy_is_found_by_pitch_and_by_rhythm(corpus: Path) -> None:
     clips = load_clips(corpus, MINIATURE.tokens)
-    theirs = evaluation.score_from_grid(clips[0].grid)
-    result = evaluation.copied({"Q1": [theirs]}, clips)
+    theirs = score_from_grid(snap(clips[0].grid, MINIATURE.tokens))
+    result = evaluation.copied({"Q1": [theirs]}, clips, MINIATURE.tokens)
     assert result["pitch"]["longest"] == result["rhythm"]["longest"] == len(theirs.notes)
     own = Score(tuple(Note(k / 4, 0.25, 30 + (k * k * 7) % 61) for k in range(40)))
-    fresh = evaluation.copied({"Q1": [own, own]}, clips)
+    fresh = evaluation.copied({"Q1": [own, own]}, clips, MINIATURE.tokens)
     assert fresh["rhythm"]["longest"] < 10 and fresh["pitch"]["p95"] >= fresh["pitch"]["median"] >= 0
 
 
