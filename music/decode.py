@@ -111,7 +111,7 @@ class _Decoder:
         config.require_decodable()
         self.model, self.prior, self.config = model, prior, config
         self.copies = 2 if config.model.conditioning == "rows" else 1
-        self.pieces = [_begin(request, config.tokens) for request in requests]
+        self.pieces = [_begin(request, config.tokens, by_token=self.copies == 1) for request in requests]
         self.now = list(self.pieces)  # those that are still written
         bars = np.array([request.bars for request in requests])
         self.grammar = Grammar(config.tokens, bars, np.array([request.tempo for request in requests]))
@@ -241,14 +241,15 @@ class _Decoder:
         self.state, self.prior_state = join([state for state, _ in both]), join([state for _, state in both])
 
     def _turned(self) -> np.ndarray:
-        """Which pieces (B,) begin a bar whose emotion has moved away from that of the bars they remember."""
+        """Which pieces (B,) begin a bar that is steered elsewhere than the bars they remember."""
         turned = (self.grammar.kind == METRICAL) & (self.grammar.place == BAR)
         for index in np.flatnonzero(turned):
             piece = self.now[index]
-            va = piece.steering[min(int(self.grammar.heard[index]) - 1, len(piece.steering) - 1), [VALENCE, AROUSAL]]
-            turned[index] = piece.anchor is not None and np.abs(va - piece.anchor).max() > TURN
+            bar = piece.steering[min(int(self.grammar.heard[index]) - 1, len(piece.steering) - 1)]
+            aim = bar[[VALENCE, AROUSAL]] * min(1.0, bar[GUIDANCE])  # what is not steered does not turn
+            turned[index] = piece.anchor is not None and np.abs(aim - piece.anchor).max() > TURN
             if piece.anchor is None or turned[index]:
-                piece.anchor = va
+                piece.anchor = aim
         return turned
 
     def _prime(self, index: int, piece: _Piece, *, fresh: bool = False) -> tuple[Running, Running]:
@@ -378,12 +379,12 @@ def _out_of_key(config: MusicConfig) -> np.ndarray:
     )
 
 
-def _begin(request: Request, tokens: TokenConfig) -> _Piece:
+def _begin(request: Request, tokens: TokenConfig, *, by_token: bool) -> _Piece:
     random = np.random.Generator(np.random.Philox(key=request.seed))
     rows, codes = request.rows, request.codes
     if rows is None or codes is None:
         first = np.zeros(8, dtype=np.int64)
-        first[TYPE], first[EMOTION] = EMOTION_ROW, request.quadrant
+        first[TYPE], first[EMOTION] = EMOTION_ROW, request.quadrant if by_token else 0
         rows, codes = first[None], np.zeros(0, np.int64)
     said = rows[rows[:, TEMPO] >= FIRST_TEMPO, TEMPO]
     tempo = int(said[-1]) if len(said) else 0
