@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,17 +24,25 @@ def sources(path: str | Path, suffixes: tuple[str, ...]) -> dict[str, Path] | No
     path = Path(path)
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        named = {file.relative_to(path).with_suffix("").as_posix(): file for file in found}
+        pairs = [(file.relative_to(path).with_suffix("").as_posix(), file) for file in found]
     elif path.suffix == ".scp" and path.is_file():
-        named = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
+        pairs = []
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise AffgenError(f"{path}: is not UTF-8 text; accepted: lines of a name and a path") from None
+        for line in lines:
             key, _, value = line.strip().partition(" ")
             if value.strip().endswith("|"):
                 raise AffgenError(f"{path}: {key} is a command; only paths are accepted here")
             if key:
-                named[key.replace("/", "_")] = Path(value.strip())
+                pairs.append((key.replace("/", "_"), Path(value.strip())))
     else:
         return None
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
+        raise AffgenError(f"{path}: {twice!r} comes twice; its outputs would be one file")
     if not named:
         raise AffgenError(f"{path}: holds no {' or '.join(suffixes)} file")
     return named
@@ -51,7 +60,12 @@ def run(
         raise AffgenError(f"{out}: is a file; the output of several inputs must be a folder")
     if not out.absolute().parent.is_dir():
         raise AffgenError(f"{out}: the folder {out.absolute().parent} does not exist; make it first")
-    out.mkdir(exist_ok=True)
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise AffgenError(f"{out}: cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(out, os.W_OK):
+        raise AffgenError(f"{out}: cannot be written to; name another folder")
     failures = []
     for name, source in inputs.items():
         target = out / f"{name}{suffix}"
@@ -61,11 +75,16 @@ def run(
         try:
             work(source, target)
         except AffgenError as error:
-            failures.append(f"{source}\t{error}\n")
-            print(f"error: {error}", file=sys.stderr)
+            failures.append("\t".join(_one_line(text) for text in (source, error)) + "\n")
+            print(f"error: {_one_line(error)}", file=sys.stderr)
     report = out / "failures.tsv"
     if failures:
         atomic_write(report, "".join(failures))
         return FAILED
     report.unlink(missing_ok=True)
     return 0
+
+
+def _one_line(text: object) -> str:
+    """The text with control characters (a file name may hold any) made visible."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))

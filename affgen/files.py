@@ -15,6 +15,8 @@ def require_parent(path: str | Path) -> Path:
     """Return ``path`` as a Path; raise :class:`AffgenError` if its folder does not exist or cannot be written."""
     path = Path(path)
     parent = path.absolute().parent
+    if len(path.name.encode(errors="surrogateescape")) > 200:  # a temporary name beside it has to fit as well
+        raise AffgenError(f"{path.name[:40]}...: the name of the file is too long; accepted: up to 200 bytes")
     if not parent.is_dir():
         raise AffgenError(f"{path}: the folder {parent} does not exist; make it first or name another output")
     if path.is_dir():

@@ -33,13 +33,23 @@ class Alignment:
 
     grid: Grid
     edges: np.ndarray
+    believed: bool
+    """Whether the beats are those of the file."""
 
-    def seconds(self, beats: np.ndarray) -> np.ndarray:
-        """Times of beat positions (N,) counted from bar 1; beyond the last edge at the tempo of the last bar."""
+    def in_file(self, score: Score, beats: np.ndarray) -> np.ndarray:
+        """Where beat positions (N,) of the grid are in the beats of the file, ``score``; beyond the last edge at the
+        tempo of the last bar.
+        """
+        if self.believed:
+            return beats
         last = len(self.edges) - 1
         pace = (self.edges[-1] - self.edges[max(0, last - BEATS_PER_BAR)]) / min(last, BEATS_PER_BAR)
         inside = np.interp(beats, np.arange(last + 1), self.edges)
-        return np.where(beats > last, self.edges[-1] + (beats - last) * pace, inside)
+        return score.beats(np.where(beats > last, self.edges[-1] + (beats - last) * pace, inside))
+
+    def on_grid(self, score: Score, beats: np.ndarray) -> np.ndarray:
+        """Where beats (N,) of the file are on the grid: the inverse of :meth:`in_file`."""
+        return beats if self.believed else np.maximum(_positions(score.seconds(beats), self.edges), 0.0)
 
 
 def grid_of(score: Score, *, beats: str = "auto") -> Grid:
@@ -74,7 +84,7 @@ def align(score: Score, *, beats: str = "auto") -> Alignment:
     bpm = np.pad(bpm, (0, max(0, bars * BEATS_PER_BAR - len(bpm))), mode="edge")[: bars * BEATS_PER_BAR]
     written = None if steady else _written_chords(score, len(bpm))
     chords = recognise(notes, len(bpm)) if written is None else written
-    return Alignment(Grid(notes, _steady(bpm) if steady else bpm, chords, bars), edges)
+    return Alignment(Grid(notes, _steady(bpm) if steady else bpm, chords, bars), edges, not steady)
 
 
 def _written_chords(score: Score, beats: int) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affgen.cli import add_generation_flags, emit_json, finite_float, positive_int, say
+from affgen.cli import add_generation_flags, emit_json, finite_float, positive_int, say, seed
 from affgen.errors import AffgenError
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def run_compose(args: argparse.Namespace) -> int:
     )
     spent = (time.perf_counter() - start) / args.count
     records = []
+    if args.count > 1:
+        Path(outputs[0]).parent.mkdir(exist_ok=True)
     for index, (piece, out) in enumerate(zip(pieces, outputs, strict=True)):
         numbered = index + 1 if args.count > 1 else None
         records.append(_deliver(args, "music compose", None, out, piece, composer, spent, numbered))
@@ -95,10 +97,11 @@ def _compose_outputs(args: argparse.Namespace) -> list[str]:
             raise AffgenError("--count with standard output; name a folder or a .mid file")
         if not out.absolute().parent.is_dir() or out.is_file():
             raise AffgenError(f"{out}: is no folder and cannot become one; name a folder in one that exists")
-        out.mkdir(exist_ok=True)
         names = [str(out / f"piece_{k + 1:03d}.mid") for k in range(args.count)]
     for name in names:
-        _check_outputs(args, name)
+        _check_outputs(
+            args, name if out.is_dir() or out.suffix.lower() in MIDI else str(out.with_name(Path(name).name))
+        )
     return names
 
 
@@ -116,6 +119,12 @@ def _continue_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_continue(args: argparse.Namespace) -> int:
     """``affgen music continue IN OUT``."""
+    from music.compose import check_bars
+    from music.keys import parse_key
+
+    check_bars(args.bars)
+    if args.key is not None:
+        parse_key(args.key)
 
     def work(composer: Composer, score: Score) -> Piece:
         return composer.extend(
@@ -173,6 +182,10 @@ def run_transfer(args: argparse.Namespace) -> int:
 def _rework(args: argparse.Namespace, command: str, work: Callable[[Composer, Score], Piece]) -> int:
     """Read one MIDI file or many, change them by ``work``, write what comes out."""
     from affgen import batch
+    from affgen.emotion.spec import parse_emotion, parse_intensity
+
+    parse_emotion(args.emotion or "neutral")
+    parse_intensity(args.intensity)
 
     many = None if args.source == "-" else batch.sources(args.source, MIDI)
     if many is None:
@@ -280,7 +293,7 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
         help="a first-order Markov chain over the training rows in place of the model",
     )
     add("--keep", metavar="DIR", help="keep the pieces as MIDI files in this folder")
-    add("--seed", type=int, default=0, metavar="N", help="first seed (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="first seed (default: 0)")
     add("--threads", type=positive_int, metavar="N", help="processor threads")
     add("--json", action="store_true", help="print the figures as one JSON object")
     add("--quiet", action="store_true", help="no progress on standard error")
@@ -339,6 +352,8 @@ def _device(args: argparse.Namespace) -> str:
     import torch
 
     if args.threads:
+        if args.threads > 1024:
+            raise AffgenError(f"--threads {args.threads}; accepted: 1 to 1024")
         torch.set_num_threads(args.threads)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if args.device == "auto":

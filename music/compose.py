@@ -5,7 +5,7 @@ Every call with the same arguments and seed gives the same notes; nothing is rem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from affgen import __version__
 from affgen.audio import Audio
 from affgen.emotion.spec import Clock, Curve, Emotion, parse_emotion, parse_intensity
 from affgen.errors import AffgenError
-from affgen.score import SUSTAIN_PEDAL, Control, Marker, Score, write_midi
-from music.beats import align
+from affgen.score import SUSTAIN_PEDAL, Control, Score, write_midi
+from music.beats import Alignment, align
 from music.config import MusicConfig, TokenConfig
 from music.decode import Request, bars_in, decode
 from music.keys import UNKNOWN, estimate_key, parse_key
@@ -73,7 +73,7 @@ class Piece:
         1.
         """
         positions = np.arange(self.grid.bars) + 0.5
-        clock = Clock(max(self.score.duration_s, 1e-3), self.grid.bars)
+        clock = Clock(float((60 / self.grid.tempos).sum()), self.grid.bars)
         va = self.emotion.valence_arousal(positions, "b", clock)
         return positions, va * np.minimum(self.intensity.sample(positions, "b", clock), 1.0)[:, None]
 
@@ -179,7 +179,7 @@ class Composer:
             codes=self.codes(rows),
         )
         fresh = ring_out(self.decode([request])[0].slice(given.bars, given.bars + bars))
-        longer = append(score, fresh, aligned.seconds, given.bars)
+        longer = append(score, fresh, aligned)
         mark = self.mark(f"continued from bar {given.bars + 1}", feeling, strength, seed)
         return Piece(replace(longer, texts=(*longer.texts, mark)), fresh, feeling, strength, seed)
 
@@ -258,6 +258,9 @@ class Length:
             return score
         end = self.seconds * self.tempo / 60
         notes = [note for note in score.notes if note.onset < end - 1e-6]
+        if not notes:  # the first notes come later than the end: let them come at once
+            first = min(note.onset for note in score.notes)
+            notes = [replace(note, onset=0.0) for note in score.notes if note.onset == first]
         last = max(note.onset for note in notes)
         notes = [
             replace(n, duration=end - n.onset if n.onset == last else min(n.duration, end - n.onset)) for n in notes
@@ -286,26 +289,28 @@ def ring_out(grid: Grid) -> Grid:
     return replace(grid, notes=notes)
 
 
-def append(score: Score, fresh: Grid, seconds: Callable[[np.ndarray], np.ndarray], bars: int) -> Score:
-    """``score`` as it is, with ``fresh`` after its first ``bars`` bars, placed by the times that ``seconds`` gives
-    to beats.
+def append(score: Score, fresh: Grid, aligned: Alignment) -> Score:
+    """``score`` as it is, with ``fresh`` after the bars of its alignment.
+
+    A new note of a pitch that still sounds from the given bars is left out: in MIDI it would cut the given one short.
     """
 
-    def place(beats: np.ndarray) -> np.ndarray:
-        return score.beats(seconds(bars * BEATS_PER_BAR + beats))
+    def place(beats: list[float]) -> list[float]:
+        positions = aligned.grid.bars * BEATS_PER_BAR + np.array(beats)
+        return aligned.in_file(score, positions).tolist()
 
     added = score_from_grid(fresh)
-    onsets = place(np.array([note.onset for note in added.notes]))
-    ends = place(np.array([note.end for note in added.notes]))
+    start = place([0.0])[0]
+    sounding = {note.pitch: note.end for note in score.notes if note.end > start}
+    ends = place([note.end for note in added.notes])
     notes = tuple(
-        replace(note, onset=float(onset), duration=float(end - onset))
-        for note, onset, end in zip(added.notes, onsets, ends, strict=True)
+        replace(note, onset=onset, duration=end - onset)
+        for note, onset, end in zip(added.notes, place([note.onset for note in added.notes]), ends, strict=True)
+        if onset >= sounding.get(note.pitch, 0.0)
     )
-    start = float(place(np.zeros(1))[0])
-    markers = tuple(Marker(float(beat), m.text) for m, beat in zip(
-        added.markers, place(np.array([m.beat for m in added.markers])), strict=True))  # fmt: skip
-    held = [c for c in score.controls if c.number == SUSTAIN_PEDAL]
-    lift = (Control(start, SUSTAIN_PEDAL, 0),) if held and held[-1].value and held[-1].beat < start else ()
-    return replace(
-        score, notes=score.notes + notes, markers=score.markers + markers, controls=score.controls + lift
-    )  # fmt: skip
+    beats = place([marker.beat for marker in added.markers])
+    markers = tuple(replace(marker, beat=beat) for marker, beat in zip(added.markers, beats, strict=True))
+    pedal = [control for control in score.controls if control.number == SUSTAIN_PEDAL]
+    lift = (Control(start, SUSTAIN_PEDAL, 0),) if pedal and pedal[-1].value and pedal[-1].beat < start else ()
+    everything = {"notes": notes, "markers": markers, "controls": lift}
+    return replace(score, **{name: getattr(score, name) + more for name, more in everything.items()})

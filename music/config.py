@@ -132,9 +132,9 @@ class SamplingConfig:
     """logits = neutral + guidance * intensity * (conditioned - neutral), for the prior and the decoder."""
     major: tuple[float, ...] = (0.846, 0.287, 0.397, 0.746)
     """Share of major keys in the training clips of Q1..Q4; a key that was not asked for is drawn by it."""
-    gain: tuple[float, float] = (1.4, 1.0)
-    """What asked valence and arousal are multiplied by: valence is the harder of the two to hear."""
-    out_of_key: float = 2.5
+    gain: tuple[float, float] = (1.4, 0.7)
+    """What asked valence and arousal are multiplied by: valence is the harder of the two to make heard."""
+    out_of_key: float = 3.0
     """Taken from the scores of pitches outside the key."""
     sustain: float = 2.0
     """Added to the scores of durations for each doubling: sampling prefers what is frequent, that is, short notes."""

@@ -23,7 +23,7 @@ from affgen.errors import DataError
 from affgen.files import atomic_write
 from affgen.metrics import music as metrics
 from affgen.score import Score, read_midi, write_midi
-from music.compose import Composer, ring_out
+from music.compose import Composer, check_bars, ring_out
 from music.config import TokenConfig
 from music.data import Clip, load_clips
 from music.decode import Request
@@ -50,6 +50,11 @@ def evaluate(args: Namespace) -> dict[str, Any]:
 
     Raises :class:`DataError` if the directory holds no labelled clips.
     """
+    check_bars(args.bars)
+    if args.train:
+        DataDir.read(args.train)
+    if args.keep and Path(args.keep).is_file():
+        raise DataError(f"{args.keep}: is a file; --keep names a folder")
     evaluator, real = Evaluator.from_pretrained(), _real_clips(args.data)
     generate, name = _generator(args)
     start = time.perf_counter()
@@ -62,6 +67,8 @@ def evaluate(args: Namespace) -> dict[str, Any]:
         "pieces": args.pieces,
         "bars": args.bars,
         "seed": args.seed,
+        "guidance": args.guidance,
+        "prior": args.prior,
         "evaluator": evaluator.card_line,
         "seconds_per_piece": spent / (4 * args.pieces),
         "real": accuracy(evaluator, real),

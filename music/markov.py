@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from affgen.errors import DataError
 from music.config import TokenConfig
 from music.data import Clip
-from music.tokens import BAR, BEAT, METRICAL, TYPE, Grid, grid_from_rows, rows_from_grid, snap
+from music.tokens import BAR, BEAT, METRICAL, NOTE, TYPE, Grid, grid_from_rows, rows_from_grid, snap
 
 Row = tuple[int, ...]
 
@@ -25,6 +26,8 @@ class MarkovChain:
                 rows = [tuple(row) for row in rows_from_grid(clip.grid, config).tolist()]
                 for row, successor in pairwise(rows[:-1]):  # the end row leads nowhere
                     self.successors[row].append(successor)
+        if not self.successors:
+            raise DataError(f"no training clip of quadrant Q{quadrant}; the baseline needs some of each")
         self.first = next(row for row in self.successors if row[TYPE] != METRICAL)
         self.bar = next(row for row in self.successors if row[TYPE] == METRICAL and row[BEAT] == BAR)
 
@@ -38,8 +41,10 @@ class MarkovChain:
             if row[TYPE] == METRICAL and row[BEAT] != BAR and row[BEAT] <= place:
                 row = self.bar  # a chain that remembers one row would step back in time here
             if row == self.bar:
-                if heard == bars:
+                if heard == bars and any(each[TYPE] == NOTE for each in rows):
                     return snap(grid_from_rows(np.array(rows), self.config), self.config)
+                if heard == bars:  # not one note in all of it
+                    rows, heard = [self.first], 0
                 heard += 1
             place = row[BEAT] if row[TYPE] == METRICAL else place
             rows.append(row)

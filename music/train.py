@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from affgen import config as configs
 from affgen.checkpoint import load_into
+from affgen.datadir import DataDir
 from affgen.training import fit
 from music.config import MusicConfig
 from music.data import Clip, clip_batches, load_clips, split_songs, whole_batches
@@ -55,6 +56,7 @@ def train(
     """
     config.require_decodable()
     out = Path(out)
+    DataDir.read(data)  # what cannot be read is refused before anything is written
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")
     clips = load_clips(data, config.tokens, cache=out / "clips.npz")

@@ -20,8 +20,8 @@ from affgen import __version__
 from affgen.errors import AffgenError
 from affgen.score import Score
 from music.beats import align as align_to_grid
-from music.compose import MOST_BARS, Composer
-from music.config import ELEMENTS
+from music.compose import MOST_BARS, Composer, ring_out
+from music.config import ELEMENTS, STEPS_PER_BAR, STEPS_PER_BEAT
 from music.data import places
 from music.decode import Request, draw
 from music.model import Conditions
@@ -74,7 +74,8 @@ def transfer(
     names = parse_elements(elements)
     if align not in ("bars", "rows"):
         raise AffgenError(f"align {align!r}; accepted: bars, rows")
-    grids = [align_to_grid(piece).grid for piece in (score, donor)]
+    aligned = [align_to_grid(piece) for piece in (score, donor)]
+    grids = [piece.grid for piece in aligned]
     if max(grid.bars for grid in grids) > MOST_BARS:
         raise AffgenError(f"pieces of {grids[0].bars} and {grids[1].bars} bars; at most {MOST_BARS} are accepted")
     own, other = (rows_from_grid(grid, composer.config.tokens).astype(np.int64) for grid in grids)
@@ -83,13 +84,16 @@ def transfer(
     if align == "rows":
         mixed = _join(latents, donated[np.minimum(np.arange(len(latents)), len(donated) - 1)], columns)
         request = Request(seed, lambda bars, bpm: np.zeros((bars, 4)), bars=grids[0].bars, latents=mixed)
-        return _marked(score_from_grid(composer.decode([request])[0]), score, names)
+        return _marked(score_from_grid(ring_out(composer.decode([request])[0])), score, names)
     mixed = _join(latents, donated[match_rows(own[1:], other[1:])], columns)
     rows = _rewrite(composer, own, mixed, columns, seed)
     grid = grid_from_rows(rows, composer.config.tokens)
     if CHORD in columns:
         grid = follow_chords(grid, grids[0].chords)
-    return _marked(score_from_grid(_keep(grid, grids[0], columns)), score, names)
+    result = _marked(score_from_grid(_keep(grid, grids[0], columns)), score, names)
+    beats = aligned[0].on_grid(score, np.array([control.beat for control in score.controls]))
+    moved = (replace(control, beat=float(beat)) for control, beat in zip(score.controls, beats, strict=True))
+    return replace(result, controls=tuple(moved))
 
 
 def match_rows(own: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -104,8 +108,9 @@ def match_rows(own: np.ndarray, other: np.ndarray) -> np.ndarray:
         mine, candidates = np.flatnonzero(own[:, TYPE] == kind), np.flatnonzero(other[:, TYPE] == kind)
         if not len(candidates):
             candidates = np.arange(len(other))
-        distance = np.abs(ours[mine, None] - theirs[None, candidates]) @ np.array([64.0, 2.0, 1.0])
-        index[mine] = candidates[distance.argmin(axis=1)]
+        for some in np.array_split(mine, 1 + len(mine) // 256):  # all at once would need rows x rows of memory
+            distance = np.abs(ours[some, None] - theirs[None, candidates]) @ np.array([64.0, 2.0, 1.0])
+            index[some] = candidates[distance.argmin(axis=1)]
     return index
 
 
@@ -183,25 +188,20 @@ def _redraw_positions(rows: np.ndarray, scores: np.ndarray, uniform: np.ndarray,
         later = int((bars[beats[order + 1 :]] == bar).sum())
         ids = np.arange(scores.shape[1])
         allowed = (ids > last) & (ids < scores.shape[1] - later) & (ids >= FIRST_BEAT)
-        if (rows[index, [TEMPO, CHORD]] > CONTI).any():
-            allowed = (
-                ids == rows[index, BEAT]
-                if not (allowed & (ids % 4 == FIRST_BEAT % 4)).any()
-                else allowed & (ids % 4 == 2)
-            )
-        if not allowed.any():
-            allowed = ids == rows[index, BEAT]
-        rows[index, BEAT] = draw(
-            scores[index : index + 1], uniform[index : index + 1], temperature, 0.9, allowed[None]
-        )[0]
+        quarters = allowed & (ids % STEPS_PER_BEAT == FIRST_BEAT % STEPS_PER_BEAT)
+        if (rows[index, [TEMPO, CHORD]] > CONTI).any() and quarters.any():
+            allowed = quarters
+        here = slice(index, index + 1)
+        rows[index, BEAT] = draw(scores[here], uniform[here], temperature, 0.9, allowed[None])[0]
         last = rows[index, BEAT]
 
 
 def _keep(grid: Grid, before: Grid, columns: list[int]) -> Grid:
-    """Velocities and tempi that were not asked for as they were, not rounded to token bins."""
+    """Velocities and tempi that were not asked for as they were, not rounded; nothing rings over the end."""
     notes = grid.notes.copy()
     if not {VELOCITY, PITCH, CHORD, BEAT} & set(columns) and len(notes) == len(before.notes):
         notes[:, 3] = before.notes[np.lexsort((-before.notes[:, 1], before.notes[:, 0])), 3]
+    notes[:, 2] = np.minimum(notes[:, 2], grid.bars * STEPS_PER_BAR - notes[:, 0])
     return replace(grid, notes=notes, tempos=grid.tempos if TEMPO in columns else before.tempos)
 
 
