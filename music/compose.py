@@ -54,6 +54,8 @@ class Piece:
     emotion: Emotion
     intensity: Curve
     seed: int
+    lines: tuple[float, ...] | None = None
+    """Bar lines of the grid (bars + 1,) in beats of the score, where they are not every fourth beat from the first."""
 
     @property
     def tempo(self) -> float:
@@ -181,7 +183,9 @@ class Composer:
         fresh = ring_out(self.decode([request])[0].slice(given.bars, given.bars + bars))
         longer = append(score, fresh, aligned)
         mark = self.mark(f"continued from bar {given.bars + 1}", feeling, strength, seed)
-        return Piece(replace(longer, texts=(*longer.texts, mark)), fresh, feeling, strength, seed)
+        lines = aligned.in_file(score, BEATS_PER_BAR * np.arange(given.bars, given.bars + bars + 1.0))
+        longer = replace(longer, texts=(*longer.texts, mark))
+        return Piece(longer, fresh, feeling, strength, seed, tuple(lines.tolist()))
 
     def decode(self, requests: list[Request]) -> list[Grid]:
         """Decode on one thread: rows are too small to share."""

@@ -9,6 +9,7 @@ import numpy as np
 from affgen.plots import piano_roll
 from music.compose import Piece
 from music.evaluator import Evaluator
+from music.tokens import BEATS_PER_BAR
 
 
 def plot(piece: Piece, evaluator: Evaluator, path: str | Path) -> None:
@@ -22,6 +23,8 @@ def plot(piece: Piece, evaluator: Evaluator, path: str | Path) -> None:
     windows = score.seconds(np.stack([lines[starts], lines[np.minimum(starts + 4, bars)]], axis=1))
     read = (starts + np.minimum(4, bars) / 2, evaluator.trajectory(score, windows))
     positions, va = piece.asked()
-    positions = positions + (bars - piece.grid.bars)  # a continuation is asked for in its new bars
+    grid = np.arange(piece.grid.bars + 1.0)
+    beats = np.interp(positions, grid, BEATS_PER_BAR * grid if piece.lines is None else piece.lines)
+    positions = np.interp(beats, lines, np.arange(bars + 1.0))  # from bars of the grid to those of the file
     title = f"{piece.emotion}  intensity {piece.intensity}  seed {piece.seed}"
     piano_roll(score, path, title=title, asked=(positions, va), read=read)

@@ -349,7 +349,6 @@ def test_one_sound_or_picture_cannot_be_that_of_many(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="each input fails by itself, with exit code 3 and a folder left behind")
 @pytest.mark.parametrize("flags", [("--emotion", "blue"), ("--bars", "10000"), ("--key", "H"), ("--intensity", "2")])
 def test_wishes_that_no_input_can_meet_are_refused_once(
     command: Command, miniature: Path, songs: Path, tmp_path: Path, flags: tuple[str, ...]

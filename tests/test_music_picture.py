@@ -79,7 +79,6 @@ def test_a_continuation_was_asked_for_in_its_new_bars(
     np.testing.assert_allclose(drawn[0]["asked"][0], [4.5, 5.5, 6.5])
 
 
-@pytest.mark.xfail(strict=True, reason="the bars of the performance are taken for those of its file")
 def test_in_a_performance_the_new_bars_are_drawn_where_they_sound(
     composer: Composer, evaluator: Evaluator, drawn: list[dict[str, Any]]
 ) -> None:
