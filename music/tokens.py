@@ -117,21 +117,28 @@ def snap(grid: Grid, config: TokenConfig) -> Grid:
 
     ``grid_from_rows(rows_from_grid(g)) == g`` exactly for every ``g = snap(...)``.
     """
-    notes = grid.notes.copy()
+    tempos = tempo_values(config)[tempo_bin(grid.tempos, config)].astype(float)
+    return Grid(_in_bins(grid.notes, config)[row_order(grid, config)], tempos, grid.chords, grid.bars)
+
+
+def row_order(grid: Grid, config: TokenConfig) -> np.ndarray:
+    """Which notes of a grid become rows, in the order of the rows: indices (M,), one note per pitch and step."""
+    notes = _in_bins(grid.notes, config)
+    order = np.lexsort((-notes[:, 3], -notes[:, 2], -notes[:, 1], notes[:, 0]))
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (np.diff(notes[order, :2], axis=0) != 0).any(axis=1)
+    return order[fresh]
+
+
+def _in_bins(notes: np.ndarray, config: TokenConfig) -> np.ndarray:
+    """Notes (N, 4) with pitch, duration and velocity clipped and rounded to what the tokens can say."""
+    notes = notes.copy()
     notes[:, 1] = np.clip(notes[:, 1], config.pitch_low, config.pitch_high)
     notes[:, 2] = np.clip(notes[:, 2], 1, STEPS_PER_BAR)
     velocity = np.rint((notes[:, 3] - config.velocity_low) / config.velocity_step)
-    notes[:, 3] = config.velocity_low + config.velocity_step * np.clip(velocity, 0, config.velocity_bins - 1).astype(
-        int
-    )
-    notes[:, 3] = np.minimum(notes[:, 3], 127)
-    notes = notes[np.lexsort((-notes[:, 3], -notes[:, 2], -notes[:, 1], notes[:, 0]))]
-    if len(notes):
-        fresh = np.ones(len(notes), dtype=bool)
-        fresh[1:] = (np.diff(notes[:, 0]) != 0) | (np.diff(notes[:, 1]) != 0)
-        notes = notes[fresh]
-    tempos = tempo_values(config)[tempo_bin(grid.tempos, config)].astype(float)
-    return Grid(notes, tempos, grid.chords, grid.bars)
+    velocity = np.clip(velocity, 0, config.velocity_bins - 1).astype(int)
+    notes[:, 3] = np.minimum(config.velocity_low + config.velocity_step * velocity, 127)
+    return notes
 
 
 def rows_from_grid(grid: Grid, config: TokenConfig, quadrant: int = 0) -> np.ndarray:

@@ -21,7 +21,7 @@ from affgen.errors import AffgenError
 from affgen.score import Score
 from music.beats import align as align_to_grid
 from music.compose import MOST_BARS, Composer, ring_out
-from music.config import ELEMENTS, STEPS_PER_BAR, STEPS_PER_BEAT
+from music.config import ELEMENTS, STEPS_PER_BAR, STEPS_PER_BEAT, TokenConfig
 from music.data import places
 from music.decode import Request, draw
 from music.model import Conditions
@@ -45,6 +45,7 @@ from music.tokens import (
     bars_of_rows,
     chord_pitch_classes,
     grid_from_rows,
+    row_order,
     rows_from_grid,
     score_from_grid,
 )
@@ -52,6 +53,8 @@ from music.tokens import (
 TRANSFERABLE = ("velocity", "duration", "pitch", "tempo", "chord", "beat")
 PASSES = 3
 """The decoder hears the rows of the pass before: after three passes it has heard what it writes."""
+HIGHEST_PITCH = 127
+"""The highest pitch of MIDI."""
 
 
 def parse_elements(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -87,10 +90,10 @@ def transfer(
         return _marked(score_from_grid(ring_out(composer.decode([request])[0])), score, names)
     mixed = _join(latents, donated[match_rows(own[1:], other[1:])], columns)
     rows = _rewrite(composer, own, mixed, columns, seed)
-    grid = grid_from_rows(rows, composer.config.tokens)
+    grid = _keep(grid_from_rows(rows, composer.config.tokens), grids[0], columns, composer.config.tokens)
     if CHORD in columns:
         grid = follow_chords(grid, grids[0].chords)
-    result = _marked(score_from_grid(_keep(grid, grids[0], columns)), score, names)
+    result = _marked(score_from_grid(grid), score, names)
     beats = aligned[0].on_grid(score, np.array([control.beat for control in score.controls]))
     moved = (replace(control, beat=float(beat)) for control, beat in zip(score.controls, beats, strict=True))
     return replace(result, controls=tuple(moved))
@@ -122,8 +125,8 @@ def follow_chords(grid: Grid, before: np.ndarray) -> Grid:
     for note in notes:
         old, new = (chord_pitch_classes(int(chords[note[0] // 4])) for chords in (before, grid.chords))
         if new and old != new and note[1] % 12 in old and note[1] % 12 not in new:
-            moves = [(tone - note[1] + 6) % 12 - 6 for tone in new]
-            note[1] += min(moves, key=abs)
+            moves = [(tone - note[1]) % 12 - octave for tone in new for octave in (12, 0)]
+            note[1] += min((move for move in moves if 0 <= note[1] + move <= HIGHEST_PITCH), key=abs)
     return replace(grid, notes=notes)
 
 
@@ -196,11 +199,13 @@ def _redraw_positions(rows: np.ndarray, scores: np.ndarray, uniform: np.ndarray,
         last = rows[index, BEAT]
 
 
-def _keep(grid: Grid, before: Grid, columns: list[int]) -> Grid:
-    """Velocities and tempi that were not asked for as they were, not rounded; nothing rings over the end."""
+def _keep(grid: Grid, before: Grid, columns: list[int], tokens: TokenConfig) -> Grid:
+    """Pitches, velocities and tempi that were not asked for as they were, not rounded; nothing rings over the end."""
     notes = grid.notes.copy()
-    if not {VELOCITY, PITCH, CHORD, BEAT} & set(columns) and len(notes) == len(before.notes):
-        notes[:, 3] = before.notes[np.lexsort((-before.notes[:, 1], before.notes[:, 0])), 3]
+    own = before.notes[row_order(before, tokens)]  # the notes of the rows, as row types stay
+    for field, column in ((1, PITCH), (3, VELOCITY)):
+        if column not in columns:
+            notes[:, field] = own[:, field]
     notes[:, 2] = np.minimum(notes[:, 2], grid.bars * STEPS_PER_BAR - notes[:, 0])
     return replace(grid, notes=notes, tempos=grid.tempos if TEMPO in columns else before.tempos)
 

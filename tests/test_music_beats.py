@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from affgen.score import Marker, Note, Score, Tempo
 from affgen.testing import fabricated_score
-from music.beats import align, estimate_beats, grid_of, on_grid
+from music.beats import Alignment, align, estimate_beats, grid_of, on_grid
 from music.chords import recognise
 from music.tokens import CHORDS
 
@@ -105,11 +105,26 @@ def test_alignment_says_when_beats_are() -> None:
     score = Score(tuple(Note(float(k), 1.0, 60) for k in range(8)), tempos=(Tempo(0.0, 60.0), Tempo(4.0, 120.0)))
     aligned = align(score)
     np.testing.assert_allclose(aligned.edges, [0, 1, 2, 3, 4, 4.5, 5, 5.5, 6])
-    np.testing.assert_allclose(aligned.seconds(np.array([0.5, 4.0, 5.5, 8.0, 10.0])), [0.5, 4.0, 4.75, 6.0, 7.0])
+    assert aligned.believed
+    where = np.array([0.5, 4.0, 5.5, 8.0, 10.0])
+    np.testing.assert_array_equal(aligned.in_file(score, where), where)
+    np.testing.assert_array_equal(aligned.on_grid(score, where), where)
     performance = played(score, jitter=0.0)
     found = align(performance, beats="estimate")
-    onsets = found.seconds(found.grid.notes[:, 0] / 4)
+    assert not found.believed
+    onsets = performance.seconds(found.in_file(performance, found.grid.notes[:, 0] / 4))
     np.testing.assert_allclose(onsets, score.seconds(np.arange(8.0)), atol=0.12)
+
+
+def test_beats_of_the_grid_and_of_the_file_are_each_others_inverse() -> None:
+    """Where beats are estimated; after the last of them the file goes on at the tempo of the last bar."""
+    score = Score(tuple(Note(float(k), 1.0, 60) for k in range(8)), tempos=(Tempo(0.0, 120.0),))
+    edges = np.array([1.0, 1.6, 2.2, 2.8, 3.4, 3.8, 4.2, 4.6, 5.0])  # 100, then 150 beats per minute
+    alignment = Alignment(grid_of(score), edges, believed=False)
+    in_file = np.array([2.0, 3.2, 6.8, 8.4, 10.0, 11.6])
+    on_the_grid = np.array([0.0, 1.0, 4.0, 6.0, 8.0, 10.0])
+    np.testing.assert_allclose(alignment.in_file(score, on_the_grid), in_file)
+    np.testing.assert_allclose(alignment.on_grid(score, in_file), on_the_grid)
 
 
 ONSETS = st.lists(st.floats(0, 40), min_size=1, max_size=25)

@@ -123,7 +123,6 @@ def test_beat_alone_keeps_the_notes_of_each_bar(composer: Composer) -> None:
         np.testing.assert_allclose(bpm(result), bpm(LINE))
 
 
-@pytest.mark.xfail(strict=True, reason="a row that may only stand on a quarter note falls back to its old position")
 def test_positions_that_are_drawn_anew_increase_within_each_bar() -> None:
     rows = rows_of(OWN)
     for seed in range(8):
@@ -134,14 +133,12 @@ def test_positions_that_are_drawn_anew_increase_within_each_bar() -> None:
         assert all(later > earlier or later == BAR for earlier, later in pairwise(metrical))
 
 
-@pytest.mark.xfail(strict=True, reason="velocities are rounded to the bins of the tokens when pitches or onsets move")
 @pytest.mark.parametrize("element", ["pitch", "chord", "beat"])
 def test_velocities_that_were_not_asked_for_are_not_rounded(composer: Composer, element: str) -> None:
     result = transfer(composer, LINE, DONOR, element)
     assert columns(result, "velocity") == columns(LINE, "velocity")
 
 
-@pytest.mark.xfail(strict=True, reason="the lowest and highest pitches are clipped to those that the tokens have")
 def test_pitches_that_were_not_asked_for_are_not_moved(composer: Composer) -> None:
     score = Score((Note(0.0, 1.0, 12), Note(1.0, 1.0, 60), Note(2.0, 2.0, 115)))
     assert columns(transfer(composer, score, DONOR, "velocity"), "pitch") == columns(score, "pitch")
@@ -153,7 +150,6 @@ def test_durations_that_were_not_asked_for_are_not_cut(composer: Composer) -> No
     assert columns(transfer(composer, score, DONOR, "velocity"), "duration") == columns(score, "duration")
 
 
-@pytest.mark.xfail(strict=True, reason="the result has no pedal")
 def test_the_pedal_stays(composer: Composer) -> None:
     score = replace(OWN, controls=(Control(0.0, 64, 127), Control(3.5, 64, 0)))
     assert transfer(composer, score, DONOR, "velocity").controls == score.controls
@@ -170,7 +166,6 @@ def test_all_elements_at_once_keep_the_bars(composer: Composer) -> None:
     assert columns(result, "onset") == columns(OWN, "onset")
 
 
-@pytest.mark.xfail(strict=True, reason="notes ring over the last bar line, into a bar that the piece does not have")
 @pytest.mark.parametrize(("elements", "align"), [("duration", "bars"), ("velocity", "rows")])
 def test_a_piece_ends_with_its_bars(composer: Composer, elements: str, align: str) -> None:
     for seed in range(12):
@@ -276,7 +271,6 @@ def test_a_shorter_donor_starts_again() -> None:
     np.testing.assert_array_equal(answered[inner], (bars[inner] - 1) % 2 + 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the distances of all rows to all rows are in memory at once")
 def test_matching_long_pieces_takes_little_memory() -> None:
     """Two thousand rows are some forty bars; with ten times as many the table of all pairs takes ten gigabytes."""
     rows = rows_of(Score(tuple(Note(step / 4, 0.25, 40 + k) for step in range(400) for k in range(4))))
@@ -302,6 +296,11 @@ def test_chord_tones_follow_to_the_nearest_tones() -> None:
     assert following("C_maj", "A_min", [60, 64, 67]) == [60, 64, 69]
     assert following("C_maj", "F_maj", [48, 64, 67, 76]) == [48, 65, 65, 77]
     assert following("C_maj", "Db_maj", [60, 67]) == [61, 68]
+
+
+def test_chord_tones_stay_within_midi() -> None:
+    assert following("G_maj", "Ab_maj", [127]) == [123]  # the nearest tone is 128
+    assert following("C_maj", "B_maj", [0]) == [3]
 
 
 def test_other_notes_and_other_cases_stay() -> None:
