@@ -51,7 +51,7 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 bench: install
-	$(RUN) tests/bench/music.py
+	$(RUN) tests/bench/bench_music.py
 
 # 100 kills between two system calls, and 3 signals x 45 runs x 3 at random moments.
 soak: install

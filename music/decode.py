@@ -331,8 +331,8 @@ def draw(
     if top_p < 1:
         ranked = -np.sort(-weights, axis=1)
         before = np.cumsum(ranked, axis=1) - ranked
-        kept = (before < top_p * weights.sum(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
-        weights = np.where(weights >= np.take_along_axis(ranked, kept - 1, axis=1), weights, 0.0)
+        kept = (before < top_p * weights.sum(axis=1, keepdims=True)).sum(axis=1)
+        weights = np.where(weights >= ranked[np.arange(len(ranked)), kept - 1][:, None], weights, 0.0)
     total = np.cumsum(weights, axis=1)
     return (total <= uniform[:, None] * total[:, -1:]).sum(axis=1)
 

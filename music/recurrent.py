@@ -284,32 +284,50 @@ def _array(tensor: Any) -> np.ndarray:
     return tensor.detach().float().numpy()
 
 
+# Small arrays: what counts is the number of operations and of new arrays, so results are reused in place.
+
+
 def _apply(layer: Affine, x: np.ndarray) -> np.ndarray:
-    return np.matmul(x, layer[0]) + layer[1]
+    out = np.matmul(x, layer[0])
+    out += layer[1]
+    return out
 
 
 def _attend(q: np.ndarray, sums: np.ndarray, norm: np.ndarray) -> np.ndarray:
-    return np.matmul(q[..., None, :], sums)[..., 0, :] / ((q * norm).sum(axis=-1, keepdims=True) + EPSILON)
+    out = np.matmul(q[..., None, :], sums)[..., 0, :]
+    out /= np.add.reduce(q * norm, axis=-1, keepdims=True) + EPSILON
+    return out
 
 
 def _phi(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, 0) + np.exp(np.minimum(x, 0))
+    out = np.exp(np.minimum(x, 0))
+    out += np.maximum(x, 0)
+    return out
 
 
 def _normalise(x: np.ndarray, norm: Affine) -> np.ndarray:
-    width = x.shape[-1]
-    centred = x - np.add.reduce(x, axis=-1, keepdims=True) / width
-    variance = np.add.reduce(np.square(centred), axis=-1, keepdims=True) / width
-    return centred * (norm[0] / np.sqrt(variance + 1e-5)) + norm[1]
+    share = np.float32(1 / x.shape[-1])
+    out = x - np.add.reduce(x, axis=-1, keepdims=True) * share
+    variance = np.add.reduce(out * out, axis=-1, keepdims=True) * share
+    out /= np.sqrt(variance + np.float32(1e-5))
+    out *= norm[0]
+    out += norm[1]
+    return out
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
     """x Phi(x); Phi by Abramowitz & Stegun (1964), formula 7.1.26, whose error of 1.5e-7 is that of float32."""
     distance = np.abs(x)
-    t = 1 / (1 + np.float32(0.3275911 * math.sqrt(0.5)) * distance)
+    t = np.float32(0.3275911 * math.sqrt(0.5)) * distance
+    t += 1
+    np.reciprocal(t, out=t)
     tail = np.float32(1.061405429) * t
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         tail += np.float32(coefficient)
         tail *= t
-    tail *= np.exp(np.float32(-0.5) * np.square(x))  # 1 - erf(|x| / sqrt 2)
-    return np.maximum(x, 0) - np.float32(0.5) * distance * tail
+    bell = x * x
+    bell *= np.float32(-0.5)
+    tail *= np.exp(bell, out=bell)  # 1 - erf(|x| / sqrt 2)
+    tail *= distance
+    tail *= np.float32(0.5)
+    return np.maximum(x, 0) - tail

@@ -111,7 +111,7 @@ def match_rows(own: np.ndarray, other: np.ndarray) -> np.ndarray:
         mine, candidates = np.flatnonzero(own[:, TYPE] == kind), np.flatnonzero(other[:, TYPE] == kind)
         if not len(candidates):
             candidates = np.arange(len(other))
-        for some in np.array_split(mine, 1 + len(mine) // 256):  # all at once would need rows x rows of memory
+        for some in np.array_split(mine, 1 + len(mine) // 128):  # all at once would need rows x rows of memory
             distance = np.abs(ours[some, None] - theirs[None, candidates]) @ np.array([64.0, 2.0, 1.0])
             index[some] = candidates[distance.argmin(axis=1)]
     return index
