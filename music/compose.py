@@ -25,6 +25,7 @@ from music.keys import UNKNOWN, estimate_key, parse_key
 from music.model import MusER
 from music.pack import unpack
 from music.prior import Prior
+from music.recurrent import prepare
 from music.render import render
 from music.steering import quadrant_token, steering
 from music.tokens import (
@@ -85,6 +86,7 @@ class Composer:
 
     def __init__(self, config: MusicConfig, model: MusER, prior: Prior, name: str = "music"):
         self.config, self.model, self.prior, self.name = config, model, prior, name
+        self._fast = prepare(model, prior)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None) -> Composer:
@@ -190,7 +192,7 @@ class Composer:
     def decode(self, requests: list[Request]) -> list[Grid]:
         """Decode on one thread: rows are too small to share."""
         with threadpool_limits(1):
-            rows = decode(self.model, self.prior, self.config, requests)
+            rows = decode(self.model, self.prior, self.config, requests, self._fast)
         return [grid_from_rows(piece, self.config.tokens) for piece in rows]
 
     def mark(self, how: str, emotion: Emotion, intensity: Curve, seed: int) -> str:

@@ -23,7 +23,7 @@ from music.grammar import Grammar
 from music.keys import scale_pitch_classes
 from music.model import Conditions, MusER
 from music.prior import Prior
-from music.recurrent import FastModel, FastPrior, Running, join, prime
+from music.recurrent import Fast, Running, join, prepare, prime
 from music.steering import AROUSAL, GUIDANCE, KEY, VALENCE, Steering
 from music.tokens import (
     BAR,
@@ -97,17 +97,20 @@ class _Piece:
 
 
 @torch.inference_mode()
-def decode(model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]) -> list[np.ndarray]:
+def decode(
+    model: MusER, prior: Prior, config: MusicConfig, requests: list[Request], fast: Fast | None = None
+) -> list[np.ndarray]:
     """Rows (T, 8) of each request, from the emotion row to the end row, all valid by
-    :func:`music.grammar.first_invalid`.
+    :func:`music.grammar.first_invalid`. ``fast``: the networks as :func:`music.recurrent.prepare` gives them, to spare
+    doing it for each call.
     """
-    return _Decoder(model, prior, config, requests).run()
+    return _Decoder(model, prior, config, requests, fast or prepare(model, prior)).run()
 
 
 class _Decoder:
     """The loop state of :func:`decode`; finished pieces leave the batch."""
 
-    def __init__(self, model: MusER, prior: Prior, config: MusicConfig, requests: list[Request]):
+    def __init__(self, model: MusER, prior: Prior, config: MusicConfig, requests: list[Request], fast: Fast):
         config.require_decodable()
         self.model, self.prior, self.config = model, prior, config
         self.copies = 2 if config.model.conditioning == "rows" else 1
@@ -118,7 +121,7 @@ class _Decoder:
         self.out_of_key = _out_of_key(config)
         lengths = np.arange(config.tokens.sizes()[DURATION]) - FIRST_DURATION
         self.sustain = config.sampling.sustain * np.log2(np.maximum(lengths, 1))
-        self.fast, self.fast_prior = FastModel(model), FastPrior(prior)
+        self.fast, self.fast_prior = fast
         self.codebook = model.quantise.codebook.numpy()
         self.grammar.hear([piece.rows[1:] for piece in self.pieces])
         primed = [self._prime(index, piece) for index, piece in enumerate(self.pieces)]
@@ -171,25 +174,29 @@ class _Decoder:
         sampling, grammar = self.config.sampling, self.grammar
         rows = np.zeros((len(uniform), 8), dtype=np.int64)
 
-        def pick(column: int, scores: np.ndarray, allowed: np.ndarray) -> None:
-            chances = sampling.temperature[column], sampling.top_p[column]
-            rows[:, column] = draw(_guide(scores, guidance), uniform[:, column], *chances, allowed)
+        kinds = np.zeros(len(features[0]), dtype=np.int64)
 
-        pick(TYPE, self.fast.type_scores(features), grammar.types())
-        kinds = np.tile(rows[:, TYPE], self.copies)
-        metrical = rows[:, TYPE] == METRICAL
-        if metrical.any():
-            allowed = np.where(metrical[:, None], grammar.beats(), np.arange(grammar.sizes[BEAT]) == IGN)
-            pick(BEAT, self.fast.scores(BEAT, features, kinds), allowed)
-        masks = grammar.fields(rows[:, TYPE], rows[:, BEAT])
-        at_beat, notes = (rows[:, BEAT] > BAR).any(), (rows[:, TYPE] == NOTE).any()
-        for column in (TEMPO, CHORD) * bool(at_beat) + (PITCH, DURATION, VELOCITY) * bool(notes):
-            scores = self.fast.scores(column, features, kinds)
+        def pick(column: int, allowed: np.ndarray) -> None:
+            if (allowed.sum(axis=1) == 1).all():  # nothing to choose
+                rows[:, column] = allowed.argmax(axis=1)
+                return
+            scores = self.fast.type_scores(features) if column == TYPE else self.fast.scores(column, features, kinds)
             if column == PITCH:
                 scores = scores - self.out_of_key[key]
             elif column == DURATION:
                 scores = scores + self.sustain
-            pick(column, scores, masks[column])
+            chances = sampling.temperature[column], sampling.top_p[column]
+            rows[:, column] = draw(_guide(scores, guidance), uniform[:, column], *chances, allowed)
+
+        pick(TYPE, grammar.types())
+        kinds = np.tile(rows[:, TYPE], self.copies)
+        metrical = rows[:, TYPE] == METRICAL
+        if metrical.any():
+            pick(BEAT, np.where(metrical[:, None], grammar.beats(), np.arange(grammar.sizes[BEAT]) == IGN))
+        masks = grammar.fields(rows[:, TYPE], rows[:, BEAT])
+        at_beat, notes = (rows[:, BEAT] > BAR).any(), (rows[:, TYPE] == NOTE).any()
+        for column in (TEMPO, CHORD) * bool(at_beat) + (PITCH, DURATION, VELOCITY) * bool(notes):
+            pick(column, masks[column])
         return rows
 
     # --- steering ---------------------------------------------------------------------------------------------------

@@ -224,6 +224,15 @@ class FastModel:
         return (features[column] @ self.given + self.kinds[kind]) @ weight + bias
 
 
+Fast = tuple[FastModel, FastPrior]
+"""Both networks, ready for decoding."""
+
+
+def prepare(model: MusER, prior: Prior) -> Fast:
+    """Both networks with everything multiplied out that can be."""
+    return FastModel(model), FastPrior(prior)
+
+
 def prime(
     model: MusER, prior: Prior, x: np.ndarray, codes: np.ndarray, latents: np.ndarray, conditions: Conditions
 ) -> tuple[Running, Running]:
@@ -288,7 +297,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _apply(layer: Affine, x: np.ndarray) -> np.ndarray:
-    out = np.matmul(x, layer[0])
+    out = np.dot(x[0], layer[0][0])[None] if len(x) == 1 else np.matmul(x, layer[0])
     out += layer[1]
     return out
 

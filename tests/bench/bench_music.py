@@ -21,7 +21,7 @@ from music.config import PUBLISHED
 from music.decode import Request, decode
 from music.model import Conditions
 from music.steering import steering
-from music.tokens import NOTE, TYPE
+from music.tokens import TYPE
 from music.train import build
 
 TIMER = time.process_time
@@ -71,8 +71,7 @@ def shipped_speed(repeats: int) -> dict[str, float]:
                 for k in range(count)
             ]
             start = TIMER()
-            pieces = decode(composer.model, composer.prior, composer.config, requests)
-            notes = sum(int((rows[:, TYPE] == NOTE).sum()) for rows in pieces)
+            notes = sum(len(grid.notes) for grid in composer.decode(requests))
             rates.append(notes / (TIMER() - start))
         results[f"{name}, notes/s"] = statistics.median(rates)
     return results
@@ -99,7 +98,9 @@ def main() -> None:
     """Print every figure on a line of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--bars", type=int, default=160, help="bars of the piece at the published sizes: about 1,000 rows")
+    parser.add_argument(
+        "--bars", type=int, default=160, help="bars of the piece at the published sizes: about 1,000 rows"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
