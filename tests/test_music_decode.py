@@ -17,7 +17,7 @@ from music.grammar import first_invalid
 from music.keys import UNKNOWN, parse_key, scale_pitch_classes
 from music.model import MusER
 from music.prior import Prior
-from music.recurrent import FastModel
+from music.recurrent import FastModel, prepare
 from music.steering import Steering
 from music.tokens import (
     BAR,
