@@ -328,7 +328,9 @@ def test_cross_attention_with_a_prior_that_hears_rows_is_refused() -> None:
 def test_cross_attention_lasts_through_long_pieces() -> None:
     """With a global decoder alone, the latents are heard through the memory only: of each row that is written."""
     config = replace(with_model(SHORT, fusion="ca", decoder="G", conditioning="token"), prior=prior_for("ca", "token"))
-    decoder = decoding._Decoder(*networks(config), config, [Request(seed=1, steer=steer(), bars=20)])
+    model, prior = networks(config)
+    request = Request(seed=1, steer=steer(), bars=20)
+    decoder = decoding._Decoder(model, prior, config, [request], prepare(model, prior))
     with torch.inference_mode():
         decoder.run()
     assert len(decoder.pieces[0].rows) > 2 * config.model.max_rows
