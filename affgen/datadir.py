@@ -8,12 +8,14 @@ recording; every other table but ``spk2utt`` is keyed by utterance. Beyond Kaldi
 =================  =============================================================
 ``utt2emo``        ``UTT LABEL`` (a label, alias or quadrant)
 ``utt2intensity``  ``UTT INTENSITY`` (0 to 1.5)
+``label``          ``UTT START END PHONE START END PHONE ...`` in seconds
 ``utt2va``         ``UTT VALENCE AROUSAL`` (each from -1 to 1)
 ``measure_va``     ``UTT V/A V/A ...``, one pair for each measure from the first
 =================  =============================================================
 
-Commands in a ``wav.scp`` are recognised and kept, never run here. Relative paths are relative to the working directory,
-as in Kaldi.
+``utt2intensity``, ``label`` and ``score.scp`` (``UTT PATH``, the file with the notes) may leave utterances out; every
+other table has all of them or is not there. Commands in a ``wav.scp`` are run only by a check of the sound. Relative
+paths are relative to the working directory, as in Kaldi.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from affgen.emotion.labels import resolve
 from affgen.errors import AffgenError, DataError
 from affgen.files import atomic_write
+from affgen.frames import SAMPLE_RATE, SHORTEST
 
 TABLES = (
     *("wav.scp", "midi.scp", "segments", "utt2spk", "spk2utt", "text", "utt2dur", "utt2emo", "utt2intensity"),
@@ -36,6 +39,9 @@ TABLES = (
 )
 SOURCES = ("wav.scp", "midi.scp")
 AFFECT = ("utt2emo", "utt2va", "measure_va")
+PARTIAL = ("utt2intensity", "label", "score.scp")
+SHORTEST_S = SHORTEST / SAMPLE_RATE
+"""Seconds of one frame of the analysis; a shorter sound has no features."""
 BACKUP = ".backup"
 
 Table = dict[str, str]
@@ -69,6 +75,13 @@ class DataDir:
     def music(self) -> bool:
         """Whether this is a music directory (``midi.scp``)."""
         return "midi.scp" in self.tables
+
+    def sound(self, utterance: str) -> tuple[str, float, float | None]:
+        """Return recording, start and end (None: to its end) in seconds of an utterance of ``wav.scp``."""
+        if "segments" not in self.tables:
+            return utterance, 0.0, None
+        recording, start, end = self.tables["segments"][utterance].split()
+        return recording, float(start), float(end)
 
     def write(self, path: str | Path | None = None) -> None:
         """Write the tables, sorted, to ``path`` (default: where they came from), which is made if need be.
@@ -141,10 +154,12 @@ def is_command(source: str) -> bool:
     return source.endswith("|")
 
 
-def validate(path: str | Path) -> Report:
+def validate(path: str | Path, *, audio: bool = False) -> Report:
     """Check a data directory as Kaldi's ``validate_data_dir.sh`` does, and the values of the tables beyond Kaldi.
 
-    Raises :class:`DataError` only when there is no data directory at ``path``.
+    With ``audio`` the header of every sound file is read and every command run: what cannot be read, is shorter than
+    :data:`SHORTEST_S` or ends before its segment is a problem. Raises :class:`DataError` only when there is no data
+    directory at ``path``.
     """
     path = Path(path)
     tables, notes = _read_tables(path)
@@ -154,7 +169,8 @@ def validate(path: str | Path) -> Report:
         if list(table) != _sorted(table):
             problems.append(f"{path / name}: is not sorted in the C locale")
     data = DataDir(path, tables)
-    problems += [f"{path}: {utterance}: {reason}" for utterance, reason in _faults(data).items()]
+    faults = _faults(data, audio=audio)
+    problems += [f"{path}: {utterance}: {reason}" for utterance, reason in faults.items()]
     utt2spk = tables.get("utt2spk", {})
     if "spk2utt" in tables and tables["spk2utt"] != speakers(utt2spk):
         problems.append(f"{path / 'spk2utt'}: does not agree with utt2spk")
@@ -164,18 +180,18 @@ def validate(path: str | Path) -> Report:
     return Report(_counts(data), tuple(problems))
 
 
-def fix(path: str | Path) -> Fixed:
+def fix(path: str | Path, *, audio: bool = False) -> Fixed:
     """Put a data directory right: sort, drop what some table lacks or gets wrong, make ``spk2utt`` from ``utt2spk``.
 
-    The tables as they were are kept in ``.backup`` inside it. Raises :class:`DataError`, and changes nothing, when no
-    utterance would be left.
+    With ``audio`` also what :func:`validate` finds in the sound is dropped. The tables as they were are kept in
+    ``.backup`` inside it. Raises :class:`DataError`, and changes nothing, when no utterance would be left.
     """
     path = Path(path)
     tables, notes = _read_tables(path)
     if "utt2spk" in tables:
         tables["spk2utt"] = speakers(tables["utt2spk"])
     data = DataDir(path, tables)
-    dropped = {key: text for key, text in notes if key} | _faults(data)
+    dropped = {key: text for key, text in notes if key} | _faults(data, audio=audio)
     kept = [utterance for utterance in data.utterances if utterance not in dropped]
     if not kept:
         first = next(iter(dropped.items()), ("it", "has no utterance"))
@@ -212,7 +228,8 @@ def _read_tables(path: Path) -> tuple[dict[str, Table], list[tuple[str, str]]]:
 def _read_table(path: Path) -> tuple[Table, list[tuple[str, str]]]:
     table: Table = {}
     notes = []
-    for number, raw in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+    contents = path.read_bytes()
+    for number, raw in enumerate(contents.removesuffix(b"\n").split(b"\n") if contents else (), 1):
         where = f"{path} line {number}"
         try:
             line = raw.decode()
@@ -239,15 +256,18 @@ def _lacking(tables: Mapping[str, Table]) -> list[str]:
     return sorted(required - set(tables))
 
 
-def _faults(data: DataDir) -> dict[str, str]:
+def _faults(data: DataDir, *, audio: bool) -> dict[str, str]:
     """Return {utterance: first reason why it cannot be used}, over the utterances of all tables."""
     keyed = {name: table for name, table in data.tables.items() if name != "spk2utt"}
     if "segments" in keyed:
         keyed.pop("wav.scp", None)
+    lengths: dict[str, float | str] = {}
     faults = {}
     for utterance in _sorted(set().union(*keyed.values())):
-        absent = [name for name, table in keyed.items() if utterance not in table]
+        absent = [name for name, table in keyed.items() if utterance not in table and name not in PARTIAL]
         reason = f"not in {', '.join(absent)}" if absent else _fault(data, keyed, utterance)
+        if audio and not reason and "wav.scp" in data.tables:
+            reason = _sound_fault(data, utterance, lengths)
         if reason:
             faults[utterance] = reason
     return faults
@@ -256,27 +276,68 @@ def _faults(data: DataDir) -> dict[str, str]:
 def _fault(data: DataDir, keyed: Mapping[str, Table], utterance: str) -> str:
     """Return what is wrong with the values of an utterance that every table has, or nothing."""
     for name, check in _CHECKS.items():
-        if name in keyed:
+        value = keyed.get(name, {}).get(utterance)
+        if value is not None:
             try:
-                usable = check(keyed[name][utterance])
+                usable = check(value)
             except (AffgenError, ValueError):
                 usable = False
             if not usable:
-                return f"{name} has {keyed[name][utterance][:60]!r}"
+                return f"{name} has {value[:60]!r}"
     source = keyed.get("wav.scp", keyed.get("midi.scp", {})).get(utterance)
     if "segments" in keyed:
         recording = keyed["segments"][utterance].split()[0]
         source = data.tables.get("wav.scp", {}).get(recording)
         if source is None:
             return f"its recording {recording!r} is not in wav.scp"
-    if source and not is_command(source) and not Path(source).is_file():
-        return f"its file {source!r} does not exist"
+    for file in (source, keyed.get("score.scp", {}).get(utterance)):
+        if file and not is_command(file) and not Path(file).is_file():
+            return f"its file {file!r} does not exist"
     return ""
+
+
+def _sound_fault(data: DataDir, utterance: str, lengths: dict[str, float | str]) -> str:
+    """Return what is wrong with the sound of an utterance, or nothing.
+
+    ``lengths`` holds the seconds of each recording that has been looked at, or why it cannot be read.
+    """
+    recording, start, end = data.sound(utterance)
+    source = data.tables["wav.scp"][recording]
+    if recording not in lengths:
+        try:
+            lengths[recording] = _seconds(source)
+        except AffgenError as error:
+            lengths[recording] = str(error)
+    length = lengths[recording]
+    if isinstance(length, str):
+        return length
+    if end is not None and start >= length:
+        return f"its segment begins at {start:g} s, {source!r} ends at {length:.3f} s"
+    if min(length if end is None else end, length) - start < SHORTEST_S:
+        return f"its sound in {source!r} is shorter than a frame, {SHORTEST_S:.3f} s"
+    return ""
+
+
+def _seconds(source: str) -> float:
+    """Return the length of a file from its header, or of what a command writes."""
+    from affgen.audio import read_scp  # soundfile is loaded only when it is needed
+    from affgen.audio_read import checked, opened
+
+    if is_command(source):
+        return read_scp(source).duration_s
+    with opened(source) as (file, name), checked(file, name) as sound:
+        return sound.frames / sound.samplerate
 
 
 def _segment_is_usable(value: str) -> bool:
     _, start, end = value.split()
     return 0 <= float(start) < float(end) < math.inf
+
+
+def _label_is_usable(value: str) -> bool:
+    fields = value.split()
+    times = [(float(start), float(end)) for start, end in zip(fields[::3], fields[1::3], strict=True)]
+    return len(fields) == 3 * len(times) and all(0 <= start <= end < math.inf for start, end in times)
 
 
 def _pairs_are_usable(value: str) -> bool:
@@ -296,6 +357,7 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "utt2intensity": lambda value: 0 <= float(value) <= 1.5,
     "utt2va": _va_is_usable,
     "measure_va": _pairs_are_usable,
+    "label": _label_is_usable,
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from affgen.audio import Audio
 from affgen.datadir import DataDir, fix, speakers, validate
 from affgen.errors import DataError
 
@@ -212,3 +215,87 @@ def test_subset(speech):
 
 def test_speakers_gathers_sorted_utterances():
     assert speakers({"s-2": "s", "t-1": "t", "s-1": "s"}) == {"s": "s-1 s-2", "t": "t-1"}
+
+
+# --- the sound -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sounding(speech, tmp_path):
+    """A directory like ``speech`` whose files hold a second of noise."""
+    for name in ("a-1", "a-2", "b-1"):
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000).astype(np.float32)
+        (tmp_path / f"{name}.wav").write_bytes(Audio(noise, 16_000).wav())
+    return speech
+
+
+@pytest.mark.parametrize(
+    ("sound", "expected"),
+    [
+        (b"", "is empty"),
+        (b"these are words", "is no sound file"),
+        (Audio(np.zeros(700, np.float32), 16_000).wav(), "shorter than a frame"),
+        (Audio(np.zeros(16_000, np.float32), 16_000).wav()[:5000], "is cut short"),
+        (None, "does not exist"),
+    ],
+)
+def test_sound_that_cannot_be_used_is_found_and_dropped(sounding, tmp_path, sound, expected):
+    assert validate(sounding, audio=True).problems == ()
+    (tmp_path / "a-2.wav").unlink()
+    if sound is not None:
+        (tmp_path / "a-2.wav").write_bytes(sound)
+    (problem,) = validate(sounding, audio=True).problems
+    assert "a-2: " in problem and expected in problem
+    fixed = fix(sounding, audio=True)
+    assert (fixed.kept, list(fixed.dropped)) == (2, ["a-2"])
+    assert validate(sounding, audio=True).problems == ()
+
+
+def test_a_failing_command_is_found_when_it_is_run(sounding, tmp_path):
+    failing = f"{sys.executable} -c 'import sys; sys.exit(\"no such disc\")' |"
+    (sounding / "wav.scp").write_text(f"a-1 cat {tmp_path}/a-1.wav |\na-2 {failing}\nb-1 {tmp_path}/b-1.wav\n")
+    assert validate(sounding).problems == ()
+    (problem,) = validate(sounding, audio=True).problems
+    assert "a-2: " in problem and "no such disc" in problem
+
+
+def test_segments_are_held_against_the_length_of_the_recording(sounding, tmp_path):
+    (sounding / "wav.scp").write_text(f"rec {tmp_path}/a-1.wav\n")
+    make(sounding, segments="a-1 rec 0 0.5\na-2 rec 0.99 1.5\nb-1 rec 2 3\n")
+    problems = "\n".join(validate(sounding, audio=True).problems)
+    assert "a-1" not in problems.replace("a-1.wav", "")
+    assert "a-2: its sound" in problems and "b-1: its segment begins at 2 s" in problems
+
+
+def test_command_line_checks_the_sound_unless_told_not_to(sounding, tmp_path, command):
+    (tmp_path / "a-2.wav").write_bytes(b"")
+    outcome = command("data", "validate", sounding)
+    assert outcome.code == 2 and b"a-2.wav: is empty" in outcome.out and "1 problem;" in outcome.err
+    command("data", "validate", sounding, "--no-audio").done()
+    assert b"dropped 0" in command("data", "fix", sounding, "--no-audio").done().out
+    assert b"dropped a-2" in command("data", "fix", sounding).done().out
+
+
+def test_some_tables_may_leave_utterances_out(speech, tmp_path):
+    (tmp_path / "a-1.lab").write_text("")
+    make(speech, utt2intensity="a-1 0.5\n", label="a-1 0 0.5 h 0.5 1 a\n", score__scp=f"a-1 {tmp_path}/a-1.lab\n")
+    assert validate(speech).problems == ()
+    DataDir.read(speech).subset(["a-2", "b-1"]).write(tmp_path / "part")
+    assert validate(tmp_path / "part").problems == ()
+    (speech / "utt2intensity").write_text("a-1 0.5\nz-1 1\n")
+    assert any("z-1: not in" in problem for problem in validate(speech).problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("label", "a-1 0 0.5 h 0.5 a", "label has"),
+        ("label", "a-1 0.5 0 h", "label has"),
+        ("label", "a-1 0 nan h", "label has"),
+        ("score.scp", "a-1 /none.lab", "'/none.lab' does not exist"),
+    ],
+)
+def test_bad_labels_and_scores_are_named(speech, name, value, expected):
+    (speech / name).write_text(value + "\n")
+    (problem,) = validate(speech).problems
+    assert "a-1: " in problem and expected in problem
