@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,9 @@ def fit(
     """Train ``model`` where its parameters are and return the best averaged weights.
 
     ``model.losses(batch)`` returns scalar tensors by name; their sum weighted by ``weights`` (missing = 1, 0 = only
-    logged) is minimised. ``batches(index, rank, world)`` gives micro-batch ``index`` (step * accumulate + i) of one
+    logged) is minimised. A game of several players is one such sum in which no loss reaches another player's weights;
+    ``model.players()``, where it exists, names their modules, whose gradients are then clipped apart (AdamW works
+    per parameter, so one optimiser is as many as there are players). ``batches(index, rank, world)`` gives micro-batch ``index`` (step * accumulate + i) of one
     process: a tensor, a mapping of tensors or anything with ``.to(device)``; an attribute or key ``names`` (list of
     str) is quoted when its loss is not finite. ``out`` receives ``train.jsonl``, ``state/`` and ``best.safetensors``.
 
@@ -191,7 +193,7 @@ def _step(state: State, run: _Run, report: Reporter) -> None:
     buffers = [buffer.clone() for buffer in state.model.buffers()]
     rate = learning_rate(config, state.step)
     losses, suspects = _gradients(state, run)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip or math.inf).item()
+    norm = _clip(state.model, config.clip)
     total = losses.pop("total")
     state.step += 1
     if math.isfinite(total) and math.isfinite(norm):
@@ -212,6 +214,13 @@ def _step(state: State, run: _Run, report: Reporter) -> None:
     report.record({"step": state.step, "skipped": suspects, "losses": losses, "grad_norm": norm})
     if state.skipped >= config.patience_nan:
         _recover(state, run, report)
+
+
+def _clip(model: nn.Module, limit: float) -> float:
+    """Clip the gradient norm of each player on its own; return the largest norm, not finite if any is not."""
+    players = cast(Callable[[], Sequence[nn.Module]], model.players)() if hasattr(model, "players") else (model,)
+    norms = [nn.utils.clip_grad_norm_(player.parameters(), limit or math.inf).item() for player in players]
+    return max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm)
 
 
 def _recover(state: State, run: _Run, report: Reporter) -> None:

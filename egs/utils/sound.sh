@@ -1,0 +1,29 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by the recipes of the sound models: data directories and features of every sound corpus that is there.
+
+sound_corpora=(ravdess_speech ravdess_song nemo emodb an4 ljspeech nit_song070)
+
+# prepare_sound CORPORA DATA   prepare each corpus found as CORPORA/NAME (or CORPORA/NAME_anything) into DATA/NAME, and
+# extract features with waves; as steps of stage 1. What is not there is left out, with a word.
+prepare_sound() {
+  local corpora=$1 data=$2 name part folder
+  for name in "${sound_corpora[@]}"; do
+    folder=$(find "$corpora" -maxdepth 1 -name "$name*" 2>/dev/null | sort | head -n 1)
+    if [ -z "$folder" ]; then
+      log "stage 1: $corpora holds no $name: left out"
+      continue
+    fi
+    run 1 "$data/$name/.prepare.done" affgen data prepare "$name" "$folder" "$data/$name"
+    for part in train test; do
+      run 1 "$data/$name/$part/.features.done" affgen data features "$data/$name/$part" --waves --jobs "$nj"
+    done
+  done
+}
+
+# parts DATA PART [named]   print --data DATA/NAME/PART for every corpus prepared, or --data NAME=DATA/NAME/PART.
+parts() {
+  local name
+  for name in "${sound_corpora[@]}"; do
+    [ ! -f "$1/$name/$2/wav.scp" ] || printf -- '--data %s ' "${3:+$name=}$1/$name/$2"
+  done
+}
