@@ -25,7 +25,7 @@ help:
 	@echo "make test     the tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make install  the environment .venv alone; PYTHON=python3.12 chooses the interpreter"
-	@echo "make bench    speed of the generators"
+	@echo "make bench    speed of the generators and of the sound"
 	@echo "make soak     training killed 500 times (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (some minutes)"
 
@@ -52,6 +52,8 @@ lint: install
 
 bench: install
 	$(RUN) tests/bench/bench_music.py
+	$(RUN) tests/bench/bench_sound.py
+	$(RUN) tests/bench/bench_vocoder.py
 
 # 100 kills between two system calls, and 3 signals x 45 runs x 3 at random moments.
 soak: install
