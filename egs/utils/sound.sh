@@ -7,6 +7,7 @@ sound_corpora=(ravdess_speech ravdess_song nemo emodb an4 ljspeech nit_song070)
 # extract features with waves; as steps of stage 1. What is not there is left out, with a word.
 prepare_sound() {
   local corpora=$1 data=$2 name part folder
+  ((stage <= 1)) || return 0
   for name in "${sound_corpora[@]}"; do
     folder=$(find "$corpora" -maxdepth 1 -name "$name*" 2>/dev/null | sort | head -n 1)
     if [ -z "$folder" ]; then

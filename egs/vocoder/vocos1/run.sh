@@ -35,7 +35,7 @@ pack=                  # folder that stage 4 copies the model to
 tag=${tag:-vocos1_$(basename "$config" .yaml)}
 exp=exp/$tag
 device=$([ "$ngpu" = 0 ] && echo cpu || echo cuda)
-if ((stop_stage >= 2)); then
+if ((stop_stage >= 2)) && { [ -n "$corpora" ] || [ ! -f "$exp/run.sh" ]; }; then
   remember "$exp" corpora data config tag nj ngpu
 fi
 

@@ -1,0 +1,1 @@
+"""Emotional voice conversion (EmoReg): give a recording an emotion and an intensity."""
