@@ -212,6 +212,36 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="make files again that are already there")
 
 
+def add_training_flags(parser: argparse.ArgumentParser, data: str, *, many: bool = False) -> None:
+    """Add the flags that every ``train`` has; ``data`` says what --data names, ``many``: it may come several times."""
+    add = parser.add_argument
+    add("--config", metavar="F", help="YAML with what differs from the defaults")
+    add("--data", required=True, metavar="DIR", action="append" if many else "store", help=data)
+    add("--out", required=True, metavar="EXP", help="folder for states, logs and the model")
+    add("--resume", action="store_true", help="go on where an earlier call was stopped")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train (default: auto)")
+    add("--threads", type=positive_int, metavar="N", help="processor threads")
+    add("--quiet", action="store_true", help="no progress on standard error")
+    add("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="change single settings")
+
+
+def device(args: argparse.Namespace) -> str:
+    """Set torch's threads to ``args.threads`` and return the device that ``args.device`` means here; imports torch."""
+    import torch
+
+    if args.threads:
+        if args.threads > 1024:
+            raise AffgenError(f"--threads {args.threads}; accepted: 1 to 1024")
+        torch.set_num_threads(args.threads)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if args.device == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[args.device]:
+        names = ", ".join(name for name, here in available.items() if here)
+        raise AffgenError(f"--device {args.device} is not available here; accepted: {names}")
+    return str(args.device)
+
+
 def positive_int(text: str) -> int:
     """Read a whole number from 1 up, for ``type=``."""
     return _whole(text, 1, MAX_SEED, "a whole number from 1")

@@ -93,10 +93,12 @@ def fit(
 
     ``model.losses(batch)`` returns scalar tensors by name; their sum weighted by ``weights`` (missing = 1, 0 = only
     logged) is minimised. A game of several players is one such sum in which no loss reaches another player's weights;
-    ``model.players()``, where it exists, names their modules, whose gradients are then clipped apart (AdamW works
-    per parameter, so one optimiser is as many as there are players). ``batches(index, rank, world)`` gives micro-batch ``index`` (step * accumulate + i) of one
-    process: a tensor, a mapping of tensors or anything with ``.to(device)``; an attribute or key ``names`` (list of
-    str) is quoted when its loss is not finite. ``out`` receives ``train.jsonl``, ``state/`` and ``best.safetensors``.
+    ``model.players()``, where it exists, names their modules, whose gradients are then clipped apart (AdamW works per
+    parameter, so one optimiser is as many as there are players).
+
+    ``batches(index, rank, world)`` gives micro-batch ``index`` (step * accumulate + i) of one process: a tensor, a
+    mapping of tensors or anything with ``.to(device)``; an attribute or key ``names`` (list of str) is quoted when its
+    loss is not finite. ``out`` receives ``train.jsonl``, ``state/`` and ``best.safetensors``.
 
     Under torchrun every process calls ``fit``; gradients and floating buffers are averaged, the first one writes.
     Ctrl-C and SIGTERM save the state and raise :class:`Interrupted`. Raises :class:`AffgenError` when ``out`` holds

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affgen.cli import add_generation_flags, emit_json, finite_float, positive_int, say, seed
+from affgen.cli import (
+    add_generation_flags,
+    add_training_flags,
+    device,
+    emit_json,
+    finite_float,
+    positive_int,
+    say,
+    seed,
+)
 from affgen.errors import AffgenError
 
 if TYPE_CHECKING:
@@ -250,15 +259,7 @@ def run_classify(args: argparse.Namespace) -> int:
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--config", metavar="F", help="YAML with what differs from the defaults")
-    add("--data", required=True, metavar="DIR", help="data directory with midi.scp and utt2emo (Q1..Q4)")
-    add("--out", required=True, metavar="EXP", help="folder for states, logs and the model")
-    add("--resume", action="store_true", help="go on where an earlier call was stopped")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train (default: auto)")
-    add("--threads", type=positive_int, metavar="N", help="processor threads")
-    add("--quiet", action="store_true", help="no progress on standard error")
-    add("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="change single settings")
+    add_training_flags(parser, "data directory with midi.scp and utt2emo (Q1..Q4)")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -269,10 +270,10 @@ def run_train(args: argparse.Namespace) -> int:
     config = configs.load(MusicConfig, args.config, args.overrides)
     if not Path(args.out).absolute().parent.is_dir():
         raise AffgenError(f"{args.out}: its folder does not exist; make it first")
-    device = _device(args)
+    place = device(args)
     from music.train import train
 
-    train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=device)
+    train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=place)
     return 0
 
 
@@ -341,28 +342,10 @@ def _read(source: str | Path) -> Score:
 
 
 def _composer(args: argparse.Namespace) -> Composer:
-    _device(args)
+    device(args)  # for the threads and the check: decoding always runs on the processor, where single rows are fastest
     from music.compose import Composer
 
     return Composer.from_pretrained(args.model)
-
-
-def _device(args: argparse.Namespace) -> str:
-    """The device asked for; decoding itself always runs on the processor, where single rows are fastest."""
-    import torch
-
-    if args.threads:
-        if args.threads > 1024:
-            raise AffgenError(f"--threads {args.threads}; accepted: 1 to 1024")
-        torch.set_num_threads(args.threads)
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if args.device == "auto":
-        return "cuda" if available["cuda"] else "cpu"
-    if not available[args.device]:
-        raise AffgenError(
-            f"--device {args.device} is not available here; accepted: {', '.join(k for k, v in available.items() if v)}"
-        )
-    return args.device
 
 
 def _numbered(path: Path, number: int | None) -> Path:

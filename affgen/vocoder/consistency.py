@@ -29,6 +29,7 @@ class Consistency(nn.Module):
 
     bank: Tensor
     share: Tensor
+    outside: Tensor
     window: Tensor
 
     def __init__(self) -> None:

@@ -107,5 +107,5 @@ def collate(chosen: Sequence[tuple[Clip, int, float]], frames: int) -> Batch:
         pitches.append(clip.f0[place])
         voiced.append(clip.voiced[place])
         waves.append(wave * math.exp(gain))
-    mel, f0, voice, wave = (torch.from_numpy(np.stack(part)) for part in (mels, pitches, voiced, waves))
-    return Batch(mel, f0, voice, wave, [clip.name for clip, _, _ in chosen])
+    parts = [torch.from_numpy(np.stack(part)) for part in (mels, pitches, voiced, waves)]
+    return Batch(parts[0], parts[1], parts[2], parts[3], [clip.name for clip, _, _ in chosen])

@@ -33,22 +33,27 @@ from affgen.vocoder.model import Generator
 class DistanceTask(nn.Module):
     """The generator as a thing to train on the energy distance alone."""
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: Generator, rounds: int = 0):
         super().__init__()
         self.generator = generator
         self.distance = SpectralDistance()
+        self.rounds = rounds
+
+    def distances(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The two halves of the energy distance, and a wave (B, T * 256)."""
+        first, second = self.generator(batch.mel, batch.f0, batch.voiced, draws=2, rounds=self.rounds)
+        return energy_distance(self.distance, batch.wave, first, second), first
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The two halves of the energy distance."""
-        first, second = self.generator(batch.mel, batch.f0, batch.voiced, draws=2)
-        return energy_distance(self.distance, batch.wave, first, second)
+        return self.distances(batch)[0]
 
 
 class AdversarialTask(DistanceTask):
     """The generator and its discriminators, two players in one step."""
 
     def __init__(self, generator: Generator, discriminators: Discriminators):
-        super().__init__(generator)
+        super().__init__(generator, generator.config.rounds_trained)
         self.discriminators = discriminators
 
     def players(self) -> tuple[nn.Module, nn.Module]:
@@ -57,9 +62,7 @@ class AdversarialTask(DistanceTask):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Distance, adversarial and matching losses of the generator; the loss of the discriminators."""
-        rounds = self.generator.config.rounds_trained
-        first, second = self.generator(batch.mel, batch.f0, batch.voiced, draws=2, rounds=rounds)
-        losses = energy_distance(self.distance, batch.wave, first, second)
+        losses, first = self.distances(batch)
         real, caught = self.discriminators(batch.wave), self.discriminators(first.detach())
         with frozen(self.discriminators):
             judged = self.discriminators(first)
@@ -132,7 +135,7 @@ def _validation(clips: list[Clip], config: VocoderConfig, device: str) -> Callab
     def validate(task: nn.Module) -> dict[str, float]:
         sums: dict[str, float] = {}
         for batch in parts:
-            for name, value in DistanceTask.losses(task, batch).items():  # type: ignore[arg-type]
+            for name, value in task.distances(batch)[0].items():  # type: ignore[operator]
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch.names) / len(chosen)
         return {"loss": sum(sums.values()), **sums}
 
