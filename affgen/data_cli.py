@@ -1,10 +1,11 @@
-"""Prepare, check and repair Kaldi data directories, and extract their features."""
+"""Prepare, check and repair Kaldi data directories, extract their features, align their phones."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
+from affgen.align_cli import add_align
 from affgen.batch import FAILED
 from affgen.cli import emit_json, positive_int, say
 from affgen.errors import DataError
@@ -34,6 +35,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
             "--no-audio", action="store_true", help="look at the tables only: open no file, run no command"
         )
     _features_flags(verbs.add_parser("features", help="extract mel, F0 and energy of all utterances into DIR/features"))
+    add_align(verbs)
 
 
 def _features_flags(parser: argparse.ArgumentParser) -> None:
