@@ -287,3 +287,11 @@ def test_the_shipped_vocoder_keeps_envelope_pitch_and_voicing(kind: str) -> None
     assert np.median(np.abs(1200 * np.log2(made.f0[both] / wanted.f0[both]))) < 10
     assert ((wanted.f0 > 0) != (made.f0 > 0)).mean() < 0.1
     assert np.abs(made.mel - wanted.mel).mean() < 0.6
+
+
+def test_the_command_line_refuses_what_holds_no_waves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from affgen.cli import main
+
+    assert main(["vocoder", "evaluate", str(tmp_path), "--out", str(tmp_path / "m.json")]) == 2
+    assert main(["vocoder", "train", "--data", str(tmp_path), "--out", str(tmp_path / "exp")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2 and not (tmp_path / "exp").exists()
