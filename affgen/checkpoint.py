@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from affgen import __version__
+from affgen.config import ConfigT, from_dict
 from affgen.errors import AffgenError, ModelError
 from affgen.files import atomic_path, atomic_write
 
@@ -83,6 +84,23 @@ def load_model(folder: str | Path, *, task: str) -> tuple[dict[str, Any], dict[s
             raise ModelError(f"{path}: SHA-256 differs from config.json; the file is damaged or was exchanged")
     _, tensors = read_tensors(folder / "model.safetensors")
     return about["config"], tensors
+
+
+def load_configured(folder: str | Path, cls: type[ConfigT], *, task: str) -> tuple[ConfigT, dict[str, Tensor]]:
+    """Like :func:`load_model`, with the config as the dataclass ``cls``; what does not fit it is a ModelError too."""
+    values, tensors = load_model(folder, task=task)
+    where = Path(folder) / "config.json"
+    try:
+        return from_dict(cls, values), tensors
+    except AffgenError as error:
+        raise ModelError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}; the configuration does not describe a model") from error
+
+
+def halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``tensors`` with floating-point numbers as float16, the dtype of shipped weights."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def describe(folder: str | Path) -> dict[str, Any]:

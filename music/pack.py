@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from affgen import config as configs
-from affgen.checkpoint import load_into, load_model, save_model
-from affgen.errors import AffgenError, ModelError
+from affgen.checkpoint import halves, load_configured, load_into, save_model
+from affgen.errors import ModelError
 from music.config import MusicConfig
 from music.model import MusER
 from music.prior import Prior
@@ -25,20 +25,12 @@ def pack(config: MusicConfig, model: MusER, prior: Prior, folder: str | Path, ca
     unused = ("reduction.", "quantise.sums")
     tensors = {f"model.{name}": value for name, value in model.state_dict().items() if not name.startswith(unused)}
     tensors |= {f"prior.{name}": value for name, value in prior.state_dict().items()}
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    save_model(folder, configs.to_dict(config), halves, card, task=TASK)
+    save_model(folder, configs.to_dict(config), halves(tensors), card, task=TASK)
 
 
 def unpack(folder: str | Path) -> tuple[MusicConfig, MusER, Prior]:
     """Networks of a model directory, in evaluation mode. Raises :class:`ModelError`."""
-    values, tensors = load_model(folder, task=TASK)
-    where = Path(folder) / "config.json"
-    try:
-        config = configs.from_dict(MusicConfig, values)
-    except AffgenError as error:
-        raise ModelError(f"{where}: {error}") from error
-    except ValueError as error:
-        raise ModelError(f"{where}: {error}; the configuration does not describe a model") from error
+    config, tensors = load_configured(folder, MusicConfig, task=TASK)
     with torch.random.fork_rng(devices=[]):
         model = MusER(config.model, config.tokens)
         prior = Prior(config.prior, config.model.codes, config.tokens, config.model.embeddings)

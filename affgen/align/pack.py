@@ -16,8 +16,8 @@ from affgen.align.material import Item
 from affgen.align.network import Network
 from affgen.align.phones import CLASSES, PHONES
 from affgen.align.units import Codebook, learn
-from affgen.checkpoint import check_match, load_into, load_model, save_model
-from affgen.errors import AffgenError, ModelError
+from affgen.checkpoint import check_match, load_configured, load_into, save_model
+from affgen.errors import ModelError
 
 TASK = "aligner"
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "aligner"
@@ -51,11 +51,7 @@ def pack(parts: Parts, folder: str | Path, card: str = CARD) -> None:
 
 def unpack(folder: str | Path) -> Parts:
     """Return what a model directory holds, the network in evaluation mode. Raises :class:`ModelError`."""
-    values, tensors = load_model(folder, task=TASK)
-    try:
-        config = configs.from_dict(AlignerConfig, values)
-    except AffgenError as error:
-        raise ModelError(f"{Path(folder) / 'config.json'}: {error}") from error
+    config, tensors = load_configured(folder, AlignerConfig, task=TASK)
     with torch.random.fork_rng(devices=[]):
         network = Network(config.network)
     weights = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("network.")}

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from affgen import config as configs
-from affgen.checkpoint import load_into, load_model, save_model
-from affgen.errors import AffgenError, ModelError
+from affgen.checkpoint import halves, load_configured, load_into, save_model
 from affgen.speaker.config import SpeakerConfig
 from affgen.speaker.model import Network
 
@@ -22,18 +21,12 @@ Log-mel to an embedding of unit length; the cosine of two embeddings tells wheth
 
 def pack(config: SpeakerConfig, network: Network, folder: str | Path, card: str = CARD) -> None:
     """Write the network as float16."""
-    state = network.state_dict()
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    save_model(folder, configs.to_dict(config), halves, card, task=TASK)
+    save_model(folder, configs.to_dict(config), halves(network.state_dict()), card, task=TASK)
 
 
 def unpack(folder: str | Path) -> tuple[SpeakerConfig, Network]:
     """Configuration and network of a model directory, in evaluation mode. Raises :class:`ModelError`."""
-    values, tensors = load_model(folder, task=TASK)
-    try:
-        config = configs.from_dict(SpeakerConfig, values)
-    except AffgenError as error:
-        raise ModelError(f"{Path(folder) / 'config.json'}: {error}") from error
+    config, tensors = load_configured(folder, SpeakerConfig, task=TASK)
     with torch.random.fork_rng(devices=[]):
         network = Network(config.encoder)
     load_into(network, tensors, folder)

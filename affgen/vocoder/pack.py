@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from affgen import config as configs
-from affgen.checkpoint import load_into, load_model, save_model
-from affgen.errors import AffgenError, ModelError
+from affgen.checkpoint import halves, load_configured, load_into, save_model
 from affgen.vocoder.config import VocoderConfig
 from affgen.vocoder.model import Generator
 
@@ -22,17 +21,12 @@ Log-mel and F0 to wave: a ConvNeXt predicts filters for pulses and noise, an inv
 
 def pack(config: VocoderConfig, generator: Generator, folder: str | Path, card: str = CARD) -> None:
     """Write the generator as float16."""
-    halves = {name: value.half() for name, value in generator.state_dict().items()}
-    save_model(folder, configs.to_dict(config), halves, card, task=TASK)
+    save_model(folder, configs.to_dict(config), halves(generator.state_dict()), card, task=TASK)
 
 
 def unpack(folder: str | Path) -> tuple[VocoderConfig, Generator]:
     """Configuration and generator of a model directory, in evaluation mode. Raises :class:`ModelError`."""
-    values, tensors = load_model(folder, task=TASK)
-    try:
-        config = configs.from_dict(VocoderConfig, values)
-    except AffgenError as error:
-        raise ModelError(f"{Path(folder) / 'config.json'}: {error}") from error
+    config, tensors = load_configured(folder, VocoderConfig, task=TASK)
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config.generator)
     load_into(generator, tensors, folder)
