@@ -6,7 +6,7 @@ sound_corpora=(ravdess_speech ravdess_song nemo emodb an4 ljspeech nit_song070)
 # prepare_sound CORPORA DATA   prepare each corpus found as CORPORA/NAME (or CORPORA/NAME_anything) into DATA/NAME, and
 # extract features with waves; as steps of stage 1. What is not there is left out, with a word.
 prepare_sound() {
-  local corpora=$1 data=$2 name part folder
+  local corpora=$1 data=$2 found=0 name part folder
   ((stage <= 1)) || return 0
   for name in "${sound_corpora[@]}"; do
     folder=$(find "$corpora" -maxdepth 1 -name "$name*" 2>/dev/null | sort | head -n 1)
@@ -14,11 +14,13 @@ prepare_sound() {
       log "stage 1: $corpora holds no $name: left out"
       continue
     fi
+    found=1
     run 1 "$data/$name/.prepare.done" affgen data prepare "$name" "$folder" "$data/$name"
     for part in train test; do
       run 1 "$data/$name/$part/.features.done" affgen data features "$data/$name/$part" --waves --jobs "$nj"
     done
   done
+  ((found)) || die "$corpora: holds none of ${sound_corpora[*]}; README.md says how their folders are called"
 }
 
 # parts DATA PART [named]   print --data DATA/NAME/PART for every corpus prepared, or --data NAME=DATA/NAME/PART.
