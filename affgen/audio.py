@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 __all__ = ["Audio", "blocks", "blocks_scp", "loudness", "normalise", "read", "read_scp", "resample"]
+__all__ += ["save_blocks"]
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC"}
 MAX_RATE = 655_350  # what FLAC can hold
@@ -62,32 +63,36 @@ class Audio:
         Raises :class:`AffgenError` for another suffix, no samples, samples that are not finite, or a folder that
         cannot be written to.
         """
-        path = Path(path)
-        if path.suffix.lower() not in SUFFIXES:
-            raise AffgenError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; accepted: .wav, .flac")
-        self._check_samples(str(path))
-        with atomic_path(path) as temporary:
-            self._write(temporary, SUFFIXES[path.suffix.lower()])
+        save_blocks(path, [self.samples], self.sample_rate)
 
     def wav(self) -> bytes:
         """Return the bytes of the 16-bit WAV file that :meth:`save` writes, for standard output; raises as it does."""
         import io
 
-        self._check_samples("standard output")
         buffer = io.BytesIO()
-        self._write(buffer, "WAV")
+        _write(buffer, "WAV", [self.samples], self.sample_rate, "standard output")
         return buffer.getvalue()
 
-    def _check_samples(self, name: str) -> None:
-        if not self.samples.size:
+
+def save_blocks(path: str | Path, blocks: Iterable[np.ndarray], sample_rate: int) -> None:
+    """Write a sound that comes in ``blocks`` (L,) as :meth:`Audio.save` does, with one block in memory at a time."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise AffgenError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; accepted: .wav, .flac")
+    with atomic_path(path) as temporary:
+        _write(temporary, SUFFIXES[path.suffix.lower()], blocks, sample_rate, str(path))
+
+
+def _write(file: Path | IO[bytes], kind: str, blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> None:
+    import soundfile
+
+    with soundfile.SoundFile(file, "w", sample_rate, 1, subtype="PCM_16", format=kind) as sound:
+        for block in blocks:
+            if not np.isfinite(block).all():
+                raise AffgenError(f"{name}: not written, {np.sum(~np.isfinite(block))} samples are not finite")
+            sound.write(block.clip(-1, 1))
+        if not sound.frames:
             raise AffgenError(f"{name}: there are no samples to write")
-        if not np.isfinite(self.samples).all():
-            raise AffgenError(f"{name}: not written, {np.sum(~np.isfinite(self.samples))} samples are not finite")
-
-    def _write(self, file: Path | IO[bytes], kind: str) -> None:
-        import soundfile
-
-        soundfile.write(file, self.samples.clip(-1, 1), self.sample_rate, subtype="PCM_16", format=kind)
 
 
 def read(path: str | Path, *, sample_rate: int | None = None, max_seconds: float = MAX_SECONDS) -> Audio:

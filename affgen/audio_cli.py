@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +14,8 @@ from affgen.cli import emit_json, positive_int, say, seed
 from affgen.errors import AffgenError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from affgen.features import Features
 
 Source = str | Path
@@ -82,30 +84,31 @@ def run_copy(args: argparse.Namespace) -> int:
 
 def _copier(args: argparse.Namespace) -> Work:
     """Load the vocoder; return what writes the wave it makes of features."""
-    from affgen.audio import Audio
+    import numpy as np
+
+    from affgen.audio import Audio, save_blocks
     from affgen.frames import SAMPLE_RATE
 
     synthesise = _synthesiser(args)
     model = (args.model or "shipped") if args.vocoder == "neural" else None
 
     def work(features: Features, out: Source) -> dict[str, Any]:
-        audio = Audio(synthesise(features), SAMPLE_RATE)
         if out == "-":
-            sys.stdout.buffer.write(audio.wav())
+            sys.stdout.buffer.write(Audio(np.concatenate(list(synthesise(features))), SAMPLE_RATE).wav())
             sys.stdout.buffer.flush()
         else:
-            audio.save(out)
+            save_blocks(out, synthesise(features), SAMPLE_RATE)
         return {"vocoder": args.vocoder, "model": model, "seed": args.seed}
 
     return work
 
 
-def _synthesiser(args: argparse.Namespace) -> Callable[[Features], Any]:
-    """Return what makes a wave (T * 256,) of features."""
+def _synthesiser(args: argparse.Namespace) -> Callable[[Features], Iterable[np.ndarray]]:
+    """Return what makes a wave, in pieces that are T * 256 samples in all, of features."""
     if args.vocoder == "griffin-lim":
         from affgen.vocoder.griffin_lim import griffin_lim
 
-        return lambda features: griffin_lim(features.mel, seed=args.seed)
+        return lambda features: [griffin_lim(features.mel, seed=args.seed)]
     from affgen.vocoder import Vocoder
 
     if args.threads:
@@ -113,7 +116,7 @@ def _synthesiser(args: argparse.Namespace) -> Callable[[Features], Any]:
 
         torch.set_num_threads(args.threads)
     vocoder = Vocoder.from_pretrained(args.model)
-    return lambda features: vocoder.synthesize(features.mel, features.f0, seed=args.seed)
+    return lambda features: vocoder.stream(features.mel, features.f0, seed=args.seed)
 
 
 # --- one sound or many ---------------------------------------------------------------------------------------------
