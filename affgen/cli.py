@@ -252,14 +252,6 @@ def seed(text: str) -> int:
     return _whole(text, 0, MAX_SEED, "a whole number from 0 to 2**63 - 1")
 
 
-def positive_float(text: str) -> float:
-    """Read a finite number above 0, for ``type=``."""
-    value = finite_float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}; accepted: a number above 0")
-    return value
-
-
 def finite_float(text: str) -> float:
     """Read a number that is neither NaN nor infinite, for ``type=``."""
     try:

@@ -256,18 +256,13 @@ def test_generation_flags_refuse_in_one_line(arguments):
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "x", "", "1e999"])
 def test_numbers_must_be_finite(text):
-    for read in (cli.finite_float, cli.positive_float):
-        with pytest.raises(argparse.ArgumentTypeError, match="accepted: a "):
-            read(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="accepted: a "):
+        cli.finite_float(text)
 
 
-def test_positive_numbers():
-    assert cli.positive_float("0.5") == 0.5
+def test_numbers_are_read():
     assert cli.finite_float("-2") == -2
     assert cli.positive_int("7") == 7
-    for text in ("0", "-1"):
-        with pytest.raises(argparse.ArgumentTypeError):
-            cli.positive_float(text)
 
 
 def test_json_is_one_line_of_plain_values(capsys):

@@ -13,7 +13,6 @@ VOICED = {
     **{"b": "p", "d": "t", "g": "k", "v": "f", "z": "s", "ʐ": "ʂ", "ʑ": "ɕ", "dz": "ts", "dʐ": "tʂ", "dʑ": "tɕ"},
 }
 VOICELESS = {low: high for high, low in VOICED.items()}
-OBSTRUENTS = {*VOICED, *VOICELESS, "x"}
 
 _PLAIN = "aeioóuybdfghjklłmnprstwvz"
 _LETTERS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -255,29 +254,15 @@ Sound to a 256-d embedding, label probabilities, valence and arousal. No figures
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
-    from affgen.cli import Parser, positive_int
+    from affgen.cli import Parser, add_training_flags, device
 
     parser = Parser(prog="python -m affgen.emotion.train", description="Train the emotion encoder affgen-small.")
-    _flags(parser)
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="processor threads")
+    add_training_flags(parser, "data directory with features; once or more", many=True)
     args = parser.parse_args(arguments)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     if not Path(args.out).absolute().parent.is_dir():
         raise AffgenError(f"{args.out}: its folder does not exist; make it first")
     config = configs.load(EmotionConfig, args.config, args.overrides)
-    train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=args.device)
-
-
-def _flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--config", metavar="F", help="YAML with what differs from the defaults")
-    add("--data", required=True, action="append", metavar="DIR", help="data directory with features; once or more")
-    add("--out", required=True, metavar="EXP", help="folder for states, logs and the model")
-    add("--resume", action="store_true", help="go on where an earlier call was stopped")
-    add("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to train (default: cpu)")
-    add("--quiet", action="store_true", help="no progress on standard error")
-    add("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="change single settings")
+    train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=device(args))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from affgen.errors import AffgenError
 from affgen.training_config import TrainConfig
 
+REACH = 4
+"""Frames to either side that one round of projection carries an influence over: a window of the front end."""
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -38,7 +41,7 @@ class GeneratorConfig:
     @property
     def context(self) -> int:
         """Frames on either side that a frame of the output depends on."""
-        return (self.blocks + 1) * (self.kernel // 2) + self.n_fft // 256 + 1 + 4 * self.rounds
+        return (self.blocks + 1) * (self.kernel // 2) + self.n_fft // 256 + 1 + REACH * self.rounds
 
 
 @dataclass(frozen=True)

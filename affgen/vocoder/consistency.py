@@ -20,8 +20,6 @@ STEPS = 2
 """Multiplicative updates of the magnitudes in a round."""
 LIMIT = 10.0
 """Largest factor of one update."""
-REACH = N_FFT // HOP
-"""Frames to either side that one round carries an influence over."""
 
 
 class Consistency(nn.Module):

@@ -49,7 +49,7 @@ def load_clips(folders: Sequence[str | Path], frames: int) -> list[list[Clip]]:
 
     Raises :class:`DataError` for directories without packed waves.
     """
-    return [[_clip(FeatureDir(folder), name, frames) for name in FeatureDir(folder).utterances] for folder in folders]
+    return [[_clip(data, name, frames) for name in data.utterances] for data in map(FeatureDir, folders)]
 
 
 def _clip(data: FeatureDir, name: str, frames: int) -> Clip:

@@ -104,7 +104,7 @@ class Generator(nn.Module):
         pulse_filter, noise_filter = self.filters(mel, f0, voiced)
         batch, frames = f0.shape
         shape = (draws * batch, frames * HOP)
-        tone, _ = pulses(per_sample(f0).repeat(draws, 1), torch.rand(shape[0], device=mel.device))
+        tone = pulses(per_sample(f0).repeat(draws, 1), torch.rand(shape[0], device=mel.device))
         tone = tone * self.gate(voiced).repeat(draws, 1)
         hiss = torch.randn(shape, device=mel.device)
         waves = [

@@ -28,21 +28,16 @@ def fill_gaps(f0: np.ndarray) -> np.ndarray:
     return np.interp(np.arange(len(f0)), voiced, f0[voiced]).astype(np.float32)
 
 
-def widen(voiced: np.ndarray, frames: int) -> np.ndarray:
-    """Return voiced (T,) of 0 and 1 with every voiced stretch lengthened by ``frames`` at both ends."""
-    return np.convolve(voiced, np.ones(2 * frames + 1), "same").clip(0, 1).astype(np.float32)
-
-
 def per_sample(values: Tensor) -> Tensor:
     """Interpolate values at frame centres linearly: (B, T) -> (B, T * HOP); constant beyond the outer centres."""
     return torch.nn.functional.interpolate(values.unsqueeze(1), scale_factor=HOP, mode="linear").squeeze(1)
 
 
-def pulses(f0: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Band-limited pulse train of a continuous f0 (B, L) in Hz at each sample, beginning at phase ``start`` (B,).
+def pulses(f0: Tensor, start: Tensor) -> Tensor:
+    """Band-limited pulse train (B, L) of a continuous f0 (B, L) in Hz at each sample.
 
-    Returns the wave (B, L) and the phase after its last sample, in cycles from 0 to 1. The sum of K cosines is a
-    Dirichlet kernel: sum_k cos(2 pi k u) = (sin((2K + 1) pi u) / sin(pi u) - 1) / 2.
+    ``start`` (B,) is the phase before the first sample, in cycles from 0 to 1. The sum of K cosines is a Dirichlet
+    kernel: sum_k cos(2 pi k u) = (sin((2K + 1) pi u) / sin(pi u) - 1) / 2.
     """
     cycles = torch.cumsum(f0.double() / SAMPLE_RATE, dim=1) + start.double().unsqueeze(1)
     phase = (cycles - cycles.round()).to(f0.dtype)  # -0.5 to 0.5
@@ -51,7 +46,7 @@ def pulses(f0: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     near = sine.abs() < 1e-5
     kernel = torch.sin((2 * harmonics + 1) * math.pi * phase) / torch.where(near, torch.ones_like(sine), sine)
     train = (torch.where(near, 2 * harmonics + 1, kernel) - 1) / 2
-    return train * torch.sqrt(4 * f0 / SAMPLE_RATE), cycles[:, -1] % 1
+    return train * torch.sqrt(4 * f0 / SAMPLE_RATE)
 
 
 def noise(start: int, count: int, seed: int) -> np.ndarray:

@@ -41,7 +41,8 @@ class Vocoder:
         """Yield the wave of :meth:`synthesize` piece by piece, ``chunk`` frames each, so that memory stays bounded."""
         _check(mel, f0, chunk)
         total, context = len(f0), self.generator.config.context
-        pitch, starts = fill_gaps(f0), start_phases(fill_gaps(f0))
+        pitch = fill_gaps(f0)
+        starts = start_phases(pitch)
         voiced = (f0 > 0).astype(np.float32)
         for first in range(0, total, chunk):
             last = min(first + chunk, total)
@@ -58,7 +59,7 @@ class Vocoder:
         around = np.pad(pitch, 1, mode="edge")[low : high + 2]  # one frame more on each side, for the interpolation
         hertz = per_sample(torch.from_numpy(around).unsqueeze(0))[:, HOP:-HOP]
         gate = torch.from_numpy(voiced).unsqueeze(0)
-        tone, _ = pulses(hertz, torch.tensor([phase], dtype=torch.float64))
+        tone = pulses(hertz, torch.tensor([phase], dtype=torch.float64))
         tone = tone * generator.gate(gate)
         hiss = torch.from_numpy(noise(low * HOP, mel.shape[1] * HOP, seed)).unsqueeze(0)
         frames = torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32)).unsqueeze(0)

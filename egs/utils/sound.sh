@@ -3,6 +3,21 @@
 
 sound_corpora=(ravdess_speech ravdess_song nemo emodb an4 ljspeech nit_song070)
 
+# begin NAME [VARIABLE...]   check the options, set tag, exp and device, and write exp/TAG/run.sh; VARIABLE: options
+# of this recipe beyond those that all have.
+begin() {
+  [[ $stage-$stop_stage-$nj-$ngpu =~ ^[0-9]-[1-9][0-9]*-[1-9][0-9]*-[01]$ ]] ||
+    die "--stage, --stop_stage, --nj: whole numbers; --ngpu: 0 or 1"
+  ((stage > 1)) || [ -n "$corpora" ] || die "--corpora FOLDER is needed: where the corpora lie; README.md says which"
+  [ -f "$config" ] || die "$config: does not exist; --config names a YAML file"
+  tag=${tag:-$1_$(basename "$config" .yaml)}
+  exp=exp/$tag
+  device=$([ "$ngpu" = 0 ] && echo cpu || echo cuda)
+  if ((stop_stage >= 2)) && { [ -n "$corpora" ] || [ ! -f "$exp/run.sh" ]; }; then
+    remember "$exp" corpora data config tag nj ngpu "${@:2}"
+  fi
+}
+
 # prepare_sound CORPORA DATA   prepare each corpus found as CORPORA/NAME (or CORPORA/NAME_anything) into DATA/NAME, and
 # extract features with waves; as steps of stage 1. What is not there is left out, with a word.
 prepare_sound() {

@@ -2,7 +2,7 @@
 
 Speed is processor time of one thread and its ratio to a fixed reference kernel, both from interleaved runs in one
 process, so that the ratio holds on a machine whose speed drifts. Run with ``OMP_NUM_THREADS=1``. For recordings,
-``--files FOLDER`` takes sound files below a folder, ``--pyin N`` compares F0 with that of librosa on N of them.
+``--files FOLDER ...`` takes sound files below folders, ``--pyin N`` compares F0 with that of librosa on N of them.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def pyin(files: list[Path], window: int) -> dict[str, float]:
     return {
         f"pyin, window {window}: files": len(files),
         f"pyin, window {window}: within 50 cents": float(np.mean(apart <= 50)),
+        f"pyin, window {window}: within 100 cents": float(np.mean(apart <= 100)),
         f"pyin, window {window}: an octave off": float(np.mean(apart > 600)),
         f"pyin, window {window}: same voicing": float(np.mean(np.concatenate(voicing))),
     }
@@ -177,21 +178,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=10, help="fabricated voices of each kind")
-    parser.add_argument("--files", type=Path, help="a folder of recordings, in place of fabricated ones")
+    parser.add_argument("--files", type=Path, nargs="+", help="folders of recordings, in place of fabricated ones")
     parser.add_argument("--count", type=int, default=100, help="recordings drawn from it")
     parser.add_argument("--pyin", type=int, default=0, help="recordings on which to compare with pyin, which is slow")
-    parser.add_argument("--window", type=int, default=768, help="pyin's frame_length; 768 holds two periods of 65 Hz")
+    parser.add_argument("--windows", type=int, nargs="+", default=[768], help="of pyin; 768 is two periods of 65 Hz")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.files:
-            found = sorted(path for path in args.files.rglob("*") if path.suffix in SUFFIXES)
+            found = sorted(path for top in args.files for path in top.rglob("*") if path.suffix in SUFFIXES)
             files = random.Random(0).sample(found, min(args.count, len(found)))
         else:
             files = fabricated(folder)
         figures = speed(files, args.repeats) | two_processes(files) | memory(folder) | accuracy(args.seeds)
-        if args.pyin:
-            figures |= pyin(files[: args.pyin], args.window)
+        for window in args.windows if args.pyin else ():
+            figures |= pyin(files[: args.pyin], window)
     for label, value in figures.items():
         print(f"{label:50} {value:12.4f}")
 

@@ -30,21 +30,11 @@ pack=                  # folder that stage 4 copies the model to
 . ./path.sh
 . ./cmd.sh
 
-[[ $stage-$stop_stage-$nj-$ngpu =~ ^[0-9]-[1-9][0-9]*-[1-9][0-9]*-[01]$ ]] ||
-  die "--stage, --stop_stage, --nj: whole numbers; --ngpu: 0 or 1"
-((stage > 1)) || [ -n "$corpora" ] || die "--corpora FOLDER is needed: where the corpora lie; README.md says which"
-[ -f "$config" ] || die "$config: does not exist; --config names a YAML file"
 if [ -z "$labels" ] && [ -n "$corpora" ]; then
-  labels=$(find "$corpora"/emodb*/ -maxdepth 1 \( -name phones -o -name lablaut \) 2>/dev/null | sort | head -n 1)
+  labels=$(find "$corpora"/emodb*/ -maxdepth 1 \( -name phones -o -name lablaut \) 2>/dev/null | sort | head -n 1) || true
 fi
 [ -n "$labels" ] || ((stop_stage == 1)) || die "--labels FOLDER is needed: where EmoDB's .lablaut files lie"
-
-tag=${tag:-ctc1_$(basename "$config" .yaml)}
-exp=exp/$tag
-device=$([ "$ngpu" = 0 ] && echo cpu || echo cuda)
-if ((stop_stage >= 2)); then
-  remember "$exp" corpora data labels config tag nj ngpu
-fi
+begin ctc1 labels
 
 prepare_sound "$corpora" "$data"
 

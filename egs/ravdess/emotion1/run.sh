@@ -27,17 +27,7 @@ pack=                  # folder that stage 4 writes the model to, with its figur
 . ./path.sh
 . ./cmd.sh
 
-[[ $stage-$stop_stage-$nj-$ngpu =~ ^[0-9]-[1-9][0-9]*-[1-9][0-9]*-[01]$ ]] ||
-  die "--stage, --stop_stage, --nj: whole numbers; --ngpu: 0 or 1"
-((stage > 1)) || [ -n "$corpora" ] || die "--corpora FOLDER is needed: where the corpora lie; README.md says which"
-[ -f "$config" ] || die "$config: does not exist; --config names a YAML file"
-
-tag=${tag:-emotion1_$(basename "$config" .yaml)}
-exp=exp/$tag
-device=$([ "$ngpu" = 0 ] && echo cpu || echo cuda)
-if ((stop_stage >= 2)) && { [ -n "$corpora" ] || [ ! -f "$exp/run.sh" ]; }; then
-  remember "$exp" corpora data config tag nj ngpu
-fi
+begin emotion1
 
 sound_corpora=(ravdess_speech ravdess_song nemo emodb) # those with more than one emotion
 ((stage > 1)) || prepare_sound "$corpora" "$data"

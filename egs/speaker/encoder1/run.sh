@@ -27,17 +27,7 @@ pack=                  # folder that stage 4 copies the model to
 . ./path.sh
 . ./cmd.sh
 
-[[ $stage-$stop_stage-$nj-$ngpu =~ ^[0-9]-[1-9][0-9]*-[1-9][0-9]*-[01]$ ]] ||
-  die "--stage, --stop_stage, --nj: whole numbers; --ngpu: 0 or 1"
-((stage > 1)) || [ -n "$corpora" ] || die "--corpora FOLDER is needed: where the corpora lie; README.md says which"
-[ -f "$config" ] || die "$config: does not exist; --config names a YAML file"
-
-tag=${tag:-encoder1_$(basename "$config" .yaml)}
-exp=exp/$tag
-device=$([ "$ngpu" = 0 ] && echo cpu || echo cuda)
-if ((stop_stage >= 2)) && { [ -n "$corpora" ] || [ ! -f "$exp/run.sh" ]; }; then
-  remember "$exp" corpora data config tag nj ngpu
-fi
+begin encoder1
 
 prepare_sound "$corpora" "$data"
 
