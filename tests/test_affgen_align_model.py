@@ -26,6 +26,7 @@ from affgen.align.phones import INDEX, PHONES
 from affgen.align.segments import FRAME_S
 from affgen.align.train import CtcTask, FrameTask, train
 from affgen.audio import Audio
+from affgen.cli import guard
 from affgen.datadir import DataDir
 from affgen.errors import AffgenError, DataError, ModelError
 from affgen.featuredir import write_index, write_shard
@@ -361,7 +362,8 @@ def test_the_training_command_refuses_an_unknown_language(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for value, override in ((f"fr={data}", "cap=3"), (f"pl={data}", "network.width=0")):
-        assert main(["--data", value, "--out", str(tmp_path / "e"), override]) == 2
+        arguments = ["--data", value, "--out", str(tmp_path / "e"), override]
+        assert guard(lambda arguments=arguments: main(arguments)) == 2  # type: ignore[misc]
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "e").exists()
