@@ -26,7 +26,7 @@ from affgen.loudness import loudness
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-__all__ = ["Audio", "blocks", "blocks_scp", "loudness", "normalise", "read", "read_scp", "resample"]
+__all__ = ["Audio", "blocks", "blocks_scp", "loudness", "normalise", "read", "read_scp", "resample", "resampled"]
 __all__ += ["save_blocks"]
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC"}
@@ -186,14 +186,14 @@ def _pieces(source: Source, sample_rate: int, seconds: float, max_seconds: float
 def _decoded(sound: SoundFile, name: str, rate: int, max_seconds: float) -> Iterator[np.ndarray]:
     """Yield ``sound`` as mono pieces at ``rate``, one at least."""
     empty = True
-    for piece in _resampled(mono_pieces(sound, name, max_seconds), sound.samplerate, rate):
+    for piece in resampled(mono_pieces(sound, name, max_seconds), sound.samplerate, rate):
         empty = False
         yield piece
     if empty:
         raise AffgenError(f"{name}: is shorter than one sample at {rate} Hz; accepted: longer sounds")
 
 
-def _resampled(pieces: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
+def resampled(pieces: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
     """Yield ``pieces`` (L,) of one sound at ``rate`` as pieces at ``to`` that join without a seam."""
     _check_rate(to)
     if rate == to:

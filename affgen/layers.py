@@ -1,4 +1,4 @@
-"""Layers that generators share: linear attention in three equal forms, transformer blocks, vector quantisation.
+"""Layers that generators share: linear attention in three equal forms, transformer blocks, ConvNeXt, quantisation.
 
 Notation (Katharopoulos et al., "Transformers are RNNs", ICML 2020, with phi(x) = elu(x) + 1):
 
@@ -228,6 +228,26 @@ class Stack(nn.Module):
             x, state = block.prime(x, **masks)
             states.append(state)
         return self.norm(x), states
+
+
+class ConvNeXt(nn.Module):
+    """One-dimensional ConvNeXt block (Liu et al. 2022): depth-wise over frames, then position-wise, residual."""
+
+    def __init__(self, width: int, hidden: int, kernel: int, scale: float):
+        super().__init__()
+        self.spread = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.rise = nn.Linear(width, hidden)
+        self.fall = nn.Linear(hidden, width)
+        self.scale = nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        """X (B, D, T) to the same shape; ``film`` (B, 2 D, T or 1) scales and shifts it inside (Perez et al. 2018)."""
+        y = self.norm(self.spread(x).transpose(1, 2))  # (B, T, D)
+        if film is not None:
+            scale, shift = film.transpose(1, 2).chunk(2, dim=2)
+            y = y * (1 + scale) + shift
+        return x + (self.scale * self.fall(F.gelu(self.rise(y)))).transpose(1, 2)
 
 
 class VectorQuantize(nn.Module):

@@ -437,11 +437,12 @@ def test_pieces_go_through_pipes(miniature: Path, composer: Composer) -> None:
 
 
 SLOW = """
-import sys
+import sys, time
 from music.compose import Composer
 decode = Composer.decode
 def told(self, requests):
     print("decoding", flush=True, file=sys.stderr)
+    time.sleep(60)  # a fast machine could be done before the signal comes
     return decode(self, requests)
 Composer.decode = told
 from affgen.cli import main
@@ -451,7 +452,7 @@ sys.exit(main())
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 def test_control_c_stops_the_program_and_leaves_nothing(miniature: Path, tmp_path: Path) -> None:
-    arguments = ["music", "compose", tmp_path / "x.mid", "--model", miniature, "--bars", 512]
+    arguments = ["music", "compose", tmp_path / "x.mid", "--model", miniature, "--bars", 2]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )

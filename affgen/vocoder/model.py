@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affgen.features import BANDS, FMAX, HOP, SAMPLE_RATE
+from affgen.layers import ConvNeXt
 from affgen.vocoder.config import GeneratorConfig
 from affgen.vocoder.consistency import Consistency, overlap_add
 from affgen.vocoder.source import per_sample, pulses
@@ -33,23 +34,6 @@ MEL_GAIN = 0.21
 """Log gain by which noise of variance 1 must be scaled so that its log-mel is 0: ln(21.53 / sqrt(384) / 0.886)."""
 RANGE = 12.0
 """Filters stay within exp(+-RANGE) of the envelope."""
-
-
-class ConvNeXt(nn.Module):
-    """One-dimensional ConvNeXt block (Liu et al. 2022): depth-wise over frames, then position-wise, residual."""
-
-    def __init__(self, width: int, hidden: int, kernel: int, scale: float):
-        super().__init__()
-        self.spread = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.rise = nn.Linear(width, hidden)
-        self.fall = nn.Linear(hidden, width)
-        self.scale = nn.Parameter(torch.full((width,), scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X (B, D, T) to the same shape."""
-        y = self.norm(self.spread(x).transpose(1, 2))  # (B, T, D)
-        return x + (self.scale * self.fall(F.gelu(self.rise(y)))).transpose(1, 2)
 
 
 class Generator(nn.Module):

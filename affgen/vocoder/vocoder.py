@@ -47,23 +47,27 @@ class Vocoder:
         for first in range(0, total, chunk):
             last = min(first + chunk, total)
             low, high = max(0, first - context), min(total, last + context)
-            wave = self._piece(mel[:, low:high], pitch, voiced[low:high], starts[low], low, seed)
+            around = np.pad(pitch, 1, mode="edge")[low : high + 2]
+            wave = self.piece(mel[:, low:high], around, voiced[low:high], phase=starts[low], first=low, seed=seed)
             yield wave[(first - low) * HOP : (last - low) * HOP]
 
     @torch.inference_mode()
-    def _piece(
-        self, mel: np.ndarray, pitch: np.ndarray, voiced: np.ndarray, phase: float, low: int, seed: int
+    def piece(
+        self, mel: np.ndarray, around: np.ndarray, voiced: np.ndarray, *, phase: float, first: int, seed: int = 0
     ) -> np.ndarray:
-        """Wave of the frames from ``low`` on that ``mel`` (80, t) covers; ``pitch`` (T,) is that of the whole file."""
-        generator, high = self.generator, low + mel.shape[1]
-        around = np.pad(pitch, 1, mode="edge")[low : high + 2]  # one frame more on each side, for the interpolation
+        """Return the wave (t * 256,) of frames ``first`` and on of something longer, ``mel`` (80, t).
+
+        ``around`` (t + 2,) is F0 without gaps, with one frame more on each side, for the interpolation; ``voiced``
+        (t,) 0 or 1; ``phase`` the cycles, 0 to 1, at which the first frame begins (:func:`start_phases`).
+        """
+        generator = self.generator
         hertz = per_sample(torch.from_numpy(around).unsqueeze(0))[:, HOP:-HOP]
         gate = torch.from_numpy(voiced).unsqueeze(0)
         tone = pulses(hertz, torch.tensor([phase], dtype=torch.float64))
         tone = tone * generator.gate(gate)
-        hiss = torch.from_numpy(noise(low * HOP, mel.shape[1] * HOP, seed)).unsqueeze(0)
+        hiss = torch.from_numpy(noise(first * HOP, mel.shape[1] * HOP, seed)).unsqueeze(0)
         frames = torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32)).unsqueeze(0)
-        for_pulses, for_noise = generator.filters(frames, torch.from_numpy(pitch[low:high]).unsqueeze(0), gate)
+        for_pulses, for_noise = generator.filters(frames, torch.from_numpy(around[1:-1]).unsqueeze(0), gate)
         wave = generator.sound(for_pulses, for_noise, tone, hiss, frames, generator.config.rounds)
         return wave[0].clamp(-1, 1).numpy()
 

@@ -1,0 +1,140 @@
+"""Calibration: which strength is heard as which intensity, measured on speakers that the decoder has not seen.
+
+Neutral clips are converted at rising strengths, and a listener model says how far each result has moved from its
+source towards the label, in units of how far the same speakers' own strong clips are from their neutral ones. The
+medians, made monotone, are inverted: intensity i then asks for the strength that is heard as i.
+
+The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
+is not what was tuned on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from affgen.audio import Audio, normalise
+from affgen.emotion.encoder import EmotionEncoder
+from affgen.emotion.space import NEUTRAL
+from affgen.errors import DataError
+from affgen.featuredir import FeatureDir
+from affgen.features import SAMPLE_RATE
+from vc.convert import VoiceConverter
+from vc.twins import find
+from vc.wanted import GRID, Calibration
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Strengths tried; the prosody goes no further than the last."""
+
+
+class Listener:
+    """The shipped emotion encoder as a measure of intensity."""
+
+    def __init__(self) -> None:
+        self.encoder = EmotionEncoder.from_pretrained()
+        if self.encoder.space is None:
+            raise DataError("the emotion encoder has no directions; calibration needs them")
+        self.space = self.encoder.space
+
+    def embed(self, audio: Audio) -> np.ndarray:
+        """Return the embedding (256,) of a sound, whatever its loudness."""
+        return self.encoder.encode(normalise(audio)).embedding
+
+    def moved(self, embedding: np.ndarray, anchor: np.ndarray, label: str) -> float:
+        """Return how far ``embedding`` (256,) is from ``anchor`` (256,) towards ``label``."""
+        return float(self.space.project(embedding[None], label, anchor)[0])
+
+
+def calibrate(
+    converter: VoiceConverter,
+    neutral: Sequence[Audio],
+    strong: Mapping[str, Sequence[tuple[Audio, Audio]]],
+    *,
+    report: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Measure ``converter`` on ``neutral`` clips; ``strong`` has pairs (strong clip, neutral clip) of each label.
+
+    A label without such pairs keeps strength = intensity. Raises :class:`DataError` for no neutral clips.
+    """
+    if not neutral:
+        raise DataError("no neutral clips to calibrate on; accepted: labelled intensities of speakers left out")
+    listener, labels = Listener(), converter.labels
+    plain = VoiceConverter(replace(converter.parts, calibration=Calibration.identity(labels)))
+    anchors = [listener.embed(clip) for clip in neutral]
+    rows = Calibration.identity(labels)
+    strengths, reached = rows.strengths.copy(), rows.reached.copy()
+    for row, label in enumerate(labels):
+        pairs = strong.get(label, ())
+        if label == NEUTRAL or not pairs:
+            continue
+        gap = np.median([listener.moved(listener.embed(a), listener.embed(b), label) for a, b in pairs])
+        heard = [
+            np.median(
+                [
+                    listener.moved(listener.embed(plain.convert(clip, label, strength)), anchor, label)
+                    for clip, anchor in zip(neutral, anchors, strict=True)
+                ]
+            )
+            for strength in STRENGTHS
+        ]
+        strengths[row], reached[row] = inverted(np.array(heard) / gap)
+        report(
+            f"{label}: heard {np.round(np.array(heard) / gap, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
+        )
+    return Calibration(labels, strengths, reached)
+
+
+def inverted(heard: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the strengths (7,) that are heard as :data:`vc.wanted.GRID`, and the intensity heard at the last.
+
+    ``heard`` (6,) are the intensities at :data:`STRENGTHS`. Where a model goes no further, neither does the strength.
+    """
+    rising = np.concatenate([[0.0], monotone(heard)])
+    rising = rising + 1e-6 * np.arange(len(rising))  # np.interp wants no plateaus
+    strengths = np.interp(GRID, rising, (0.0, *STRENGTHS))
+    return strengths, float(np.interp(strengths[-1], (0.0, *STRENGTHS), rising))
+
+
+def monotone(values: np.ndarray) -> np.ndarray:
+    """Return the rising sequence (N,) nearest to ``values``, none below 0: pooling of adjacent violators."""
+    pools: list[list[float]] = []
+    for value in values:
+        pools.append([float(value)])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    return np.maximum(np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]), 0.0)
+
+
+def clips_of(
+    folders: Sequence[str | Path], patterns: Sequence[str], each: int = 2
+) -> tuple[list[Audio], dict[str, list[tuple[Audio, Audio]]]]:
+    """Return ``each`` neutral clips of every speaker that matches ``patterns``, and pairs (strong, neutral) by label.
+
+    Only clips of intensity 1 count as strong. The directories need features with waves.
+    """
+    twins = [
+        twin
+        for twin in find(folders)
+        if twin.intensity == 1 and any(fnmatchcase(twin.speaker, pattern) for pattern in patterns)
+    ]
+    sources = {folder: FeatureDir(folder) for folder in {twin.folder for twin in twins}}
+
+    def sound(folder: Path, name: str) -> Audio:
+        return Audio(sources[folder].wave(name), SAMPLE_RATE)
+
+    chosen: dict[str, dict[str, Path]] = {}
+    pairs: dict[str, list[tuple[Audio, Audio]]] = {}
+    for twin in twins:
+        chosen.setdefault(twin.speaker, {})[twin.neutral] = twin.folder
+        pair = sound(twin.folder, twin.emotional), sound(twin.folder, twin.neutral)
+        pairs.setdefault(twin.label, []).append(pair)
+    neutral = []
+    for own in chosen.values():
+        names = sorted(own)
+        neutral += [sound(own[name], name) for name in names[:: max(1, len(names) // each)][:each]]
+    return neutral, pairs

@@ -1,0 +1,100 @@
+"""Configuration of the converter; imports no torch. ``MINIATURE`` is a model for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from affgen.errors import AffgenError
+from affgen.training_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class FeelingConfig:
+    """How emotions become a vector for the decoder: a few coordinates of the encoder's embedding space."""
+
+    mixtures: int = 2
+    """Local means per emotion (EmoReg's GMM)."""
+    rank: int = 8
+    """Principal directions kept, K."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of the decoder: ConvNeXt over time only."""
+
+    width: int = 256
+    """Channels between the blocks, D."""
+    hidden: int = 768
+    """Channels inside a block."""
+    kernel: int = 7
+    """Frames that one depth-wise convolution spans; odd."""
+    mean_blocks: int = 4
+    """Blocks that find the average mel from which sampling starts."""
+    flow_blocks: int = 6
+    """Blocks of the network that each step evaluates."""
+    cepstra: int = 24
+    """Coefficients of content and timbre."""
+    condition: int = 128
+    """Width of the vector that speaker, emotion and time are joined in."""
+    speaker: int = 192
+    """Width of the speaker embedding."""
+    residual: float = 0.5
+    """Standard deviation, in units of the mel's own, of what sampling adds to the average mel."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.hidden, self.kernel, self.mean_blocks, self.flow_blocks, self.cepstra, self.condition)
+        if min(sizes) < 1 or self.kernel % 2 == 0 or self.residual <= 0:
+            raise AffgenError("decoder: sizes are 1 or more, kernel is odd, residual above 0")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What one training example is and how it is varied."""
+
+    frames: int = 128
+    """Length of an example."""
+    warp: float = 0.03
+    """Formants of the content are moved by up to this share; more would hide the speaker, who is to stay."""
+    noise: float = 0.1
+    """Deviation of the noise on the content, in units of its own."""
+    own_prototype: float = 0.5
+    """The largest share of the label's prototype in the emotion of an example; the rest is its own embedding."""
+    drop_emotion: float = 0.1
+    """Share of the examples whose emotion is hidden, for guidance."""
+    own_timbre: float = 0.5
+    """Share of the neutral examples that are told their own timbre, not that of another utterance of the speaker."""
+    leave_out: tuple[str, ...] = ("ravdess-13", "ravdess-14", "ravdess-15", "ravdess-16")
+    """Speakers (patterns) that the decoder does not see: intensity is calibrated on them."""
+    valid_utterances: int = 48
+    """Utterances of speakers left out that the best weights are chosen by."""
+    calibration_clips: int = 2
+    """Neutral clips of each speaker left out that the calibration converts."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class VcConfig:
+    """Everything the converter depends on."""
+
+    licence: str = ""
+    """Of the weights: the strictest of the corpora they are trained on."""
+    sampler: str = "flow"
+    steps: int = 4
+    """Steps of the sampler when nothing else is asked for."""
+    feeling: FeelingConfig = field(default_factory=FeelingConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            steps=6000, batch_size=16, learning_rate=1e-3, warmup=200, final_ratio=0.05, ema=0.998
+        )
+    )
+
+
+MINIATURE = VcConfig(
+    feeling=FeelingConfig(mixtures=1, rank=4),
+    decoder=DecoderConfig(width=16, hidden=32, mean_blocks=1, flow_blocks=1, condition=16),
+    data=DataConfig(frames=16, leave_out=(), valid_utterances=1),
+    train=TrainConfig(steps=4, batch_size=2, warmup=1, validate_every=2, save_every=2, log_every=1, ema=0.5),
+)
+"""A converter small enough for tests."""

@@ -1,0 +1,186 @@
+"""A source and a plan to a mel, chunk by chunk: what the decoder is given, and how its flow is followed.
+
+The noise of a frame depends on its place and the seed alone, and each chunk is decoded with all the frames around it
+that it depends on: a file made in chunks is the file made whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affgen.features import BANDS, Features
+from affgen.speaker import SpeakerEncoder
+from affgen.vocoder.source import fill_gaps
+from vc import content
+from vc.diffusion import SDE, sampler, score_of, seeded
+from vc.model import Decoder, Given
+from vc.prosody import Plan
+
+CHUNK = 512
+"""Frames decoded at once, about 6 s."""
+SILENT = -9.0
+"""A recording whose loudest frame has less log energy (nepers) is silence."""
+LONG = 4096
+"""Frames, 48 s, looked at together where an hour at once would need too much memory."""
+SPEECH, PAUSE = -3.5, -5.0
+"""Log energy of levelled frames: from here up there is speech, from here down a pause."""
+PROCESS = SDE(spread=1.0)
+"""The SDE whose samplers may be used in place of the flow; residuals have about unit deviation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """What is known of a speaker: ``vector`` (192,), ``timbre`` (C,), ``register`` in log2 Hz; ``level`` in nepers."""
+
+    vector: np.ndarray
+    timbre: np.ndarray
+    register: float
+    level: float
+
+
+def is_silent(features: Features) -> bool:
+    """Whether a recording holds no sound to speak of."""
+    return float(content.log_energy(features.mel).max()) < SILENT
+
+
+def analyse(features: Features, speakers: SpeakerEncoder, cepstra: int) -> tuple[Voice, np.ndarray]:
+    """Return what a recording that is not silent tells of its speaker, and its levelled log energy (T,)."""
+    energy = content.log_energy(features.mel)
+    level = content.level(energy)
+    loud = content.active(energy)
+    total = np.zeros(cepstra)
+    for first in range(0, len(energy), LONG):
+        part = slice(first, first + LONG)
+        mel = content.levelled(features.mel[:, part], level)
+        total += content.cepstra(mel, features.f0[part], cepstra)[:, loud[part]].sum(axis=1)
+    timbre = (total / loud.sum()).astype(np.float32)
+    voice = Voice(speakers.embed_mel(features.mel), timbre, content.register(features.f0), level)
+    quiet = content.FLOOR + 0.5 * np.log(BANDS)
+    return voice, np.maximum(energy - level, quiet).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to follow the flow: which of :data:`vc.diffusion.SAMPLERS` in how many steps; ``guidance`` 1 is as trained;
+    ``seed`` of the noise.
+    """
+
+    decoder: Decoder
+    sampler: str
+    steps: int
+    guidance: float = 1.0
+    seed: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that a frame of the mel depends on."""
+        return self.decoder.reach(self.steps * (2 if self.sampler == "midpoint" else 1))
+
+    def mel(self, features: Features, voice: Voice, plan: Plan, emotion: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Return the levelled mel (80, T') of ``plan``, for the coordinates ``emotion`` (T', K).
+
+        ``bias`` (80,) is added to what is decoded (:meth:`bias`). Pauses are those of the source.
+        """
+        total, reach, parts = len(plan.places), self.reach, []
+        pitch = np.log2(fill_gaps(plan.f0))
+        for first in range(0, total, CHUNK):
+            last = min(first + CHUNK, total)
+            low, high = max(0, first - reach), min(total, last + reach)
+            given = given_of(features, voice, plan, pitch, emotion, slice(low, high))
+            made = self.sample(given, low)[:, first - low : last - low]
+            parts.append(over_pauses(made + bias[:, None], features, voice, plan.places[first:last]))
+        return np.concatenate(parts, axis=1)
+
+    @torch.inference_mode()
+    def sample(self, given: Given, start: int) -> np.ndarray:
+        """Return the levelled mel (80, T) of what is ``given`` for one item, whose first frame is number ``start``."""
+        decoder, guidance = self.decoder, self.guidance
+        average, hidden, condition = decoder.average(given)
+        without = None
+        if guidance != 1:
+            without = decoder.average(replace(given, told=torch.zeros_like(given.told)))
+            average = without[0] + guidance * (average - without[0])
+
+        def velocity(noisy: Tensor, time: Tensor) -> Tensor:
+            found = decoder.velocity(noisy, time, hidden, condition)
+            if without is None:
+                return found
+            other = decoder.velocity(noisy, time, *without[1:])
+            return other + guidance * (found - other)
+
+        noise, nought = seeded([self.seed], average, start), torch.zeros_like(average)
+        flow = self.sampler in ("flow", "midpoint")
+        network = velocity if flow else score_of(velocity, nought, PROCESS)
+        residual = sampler(self.sampler)(network, noise(0), nought, self.steps, sde=PROCESS, noise=noise)
+        mel: np.ndarray = decoder.finished(average, residual)[0].numpy()
+        return mel
+
+    def bias(self, features: Features, voice: Voice, energy: np.ndarray, emotion: np.ndarray) -> np.ndarray:
+        """Return what the decoder misses of this voice, (80,): the mean envelope of the source less that of its copy.
+
+        The copy is the average mel of the first minute in the emotion (K,) the source has.
+        """
+        count = min(len(energy), LONG)
+        f0, mel = features.f0[:count], content.levelled(features.mel[:, :count], voice.level)
+        still = Plan(np.arange(count, dtype=np.float64), f0, energy[:count], np.zeros(count))
+        rows = np.tile(emotion, (count, 1))
+        given = given_of(features, voice, still, np.log2(fill_gaps(f0)), rows, slice(None))
+        with torch.inference_mode():
+            average = self.decoder.average(given)[0]
+            copy = self.decoder.finished(average, torch.zeros_like(average))[0].numpy()
+        loud = content.active(energy[:count])
+        mean: np.ndarray = (content.envelope(mel, f0) - content.envelope(copy, f0))[:, loud].mean(axis=1)
+        return mean
+
+
+def over_pauses(mel: np.ndarray, features: Features, voice: Voice, places: np.ndarray) -> np.ndarray:
+    """Return ``mel`` (80, T') where the source speaks at ``places`` (T'), and the source itself in its pauses."""
+    part, where = _stretch(features, places)
+    source = _between(content.levelled(features.mel[:, part], voice.level), where)
+    energy = content.log_energy(source)
+    speech = np.clip((energy - PAUSE) / (SPEECH - PAUSE), 0, 1)
+    return source + speech * (mel - source)
+
+
+def given_of(
+    features: Features, voice: Voice, plan: Plan, pitch: np.ndarray, emotion: np.ndarray, part: slice
+) -> Given:
+    """Return what the decoder is given for frames ``part`` of ``plan``: ``pitch`` (T',) log2 F0 without gaps, emotion
+    (T', K).
+    """
+    return Given(
+        _row(spoken(features, voice, plan.places[part])),
+        *(_row(content.ripple(plan.f0[part])), _row(plan.energy[part]), _row(pitch[part]), _row(plan.f0[part] > 0)),
+        *(_row(voice.vector), _row(voice.timbre), torch.tensor([voice.register], dtype=torch.float32)),
+        *(_row(emotion[part].T), torch.ones(1)),
+    )
+
+
+def spoken(features: Features, voice: Voice, places: np.ndarray) -> np.ndarray:
+    """Return the content (C, T') of a source at ``places`` (T'), fractions of frames, linearly interpolated."""
+    part, where = _stretch(features, places)
+    mel = content.levelled(features.mel[:, part], voice.level)
+    return _between(content.cepstra(mel, features.f0[part], len(voice.timbre)) - voice.timbre[:, None], where)
+
+
+def _stretch(features: Features, places: np.ndarray) -> tuple[slice, np.ndarray]:
+    """Return the frames of ``features`` that ``places`` (T') lie in, and the places counted from the first."""
+    first = int(np.clip(np.floor(places.min()), 0, len(features) - 1))
+    last = int(np.clip(np.ceil(places.max()), 0, len(features) - 1)) + 1
+    return slice(first, last), places - first
+
+
+def _between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return ``values`` (C, T) at ``places`` (T'), linearly interpolated."""
+    where = np.clip(places, 0, values.shape[1] - 1)
+    left = np.minimum(where.astype(int), max(0, values.shape[1] - 2))
+    share = (where - left).astype(np.float32)
+    return values[:, left] * (1 - share) + values[:, np.minimum(left + 1, values.shape[1] - 1)] * share
+
+
+def _row(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]

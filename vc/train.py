@@ -1,0 +1,149 @@
+"""Training of the converter in stages: emotions, decoder, prosody from twins, calibration of intensity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from affgen import config as configs
+from affgen.checkpoint import load_into
+from affgen.datadir import DataDir
+from affgen.emotion.space import NEUTRAL
+from affgen.errors import DataError
+from affgen.training import fit
+from vc import content
+from vc.calibrate import calibrate, clips_of
+from vc.config import VcConfig
+from vc.convert import VoiceConverter
+from vc.data import Batch, Clip, batches, collate, example, load_clips, neutral_clips, split, spoken_of
+from vc.feeling import Feeling
+from vc.model import Decoder
+from vc.pack import Parts, pack
+from vc.prosody import fit as learn_prosody
+from vc.wanted import Calibration
+
+
+class DecoderTask(nn.Module):
+    """The decoder as a thing to train."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Regression of the average mel, and flow matching from it."""
+        return self.decoder.losses(batch.mel, batch.given)
+
+
+def find_feeling(clips: Sequence[Clip], config: VcConfig) -> tuple[Feeling, list[Clip]]:
+    """Fit the emotions' coordinates on ``clips``, whose ``emotion`` is (256,); return them, and the clips in them."""
+    columns = ([c.label for c in clips], [c.intensity for c in clips], [c.speaker for c in clips])
+    feeling = Feeling.fit(np.stack([clip.emotion for clip in clips]), *columns, config.feeling)
+    anchors = {
+        speaker: np.mean([clip.emotion for clip in own], axis=0) for (_, speaker), own in neutral_clips(clips).items()
+    }
+    return feeling, [
+        replace(clip, emotion=feeling.coordinates(clip.emotion, anchors.get(clip.speaker))) for clip in clips
+    ]
+
+
+def train_decoder(
+    config: VcConfig,
+    clips: Sequence[Clip],
+    feeling: Feeling,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    device: str = "cpu",
+) -> Decoder:
+    """Train the decoder on clips of all speakers but those left out."""
+    training, tuning = split(clips, config.data)
+    torch.manual_seed(config.data.seed)
+    decoder = Decoder(config.decoder, config.feeling.rank)
+    fit_scales(decoder, training)
+    prototypes = {label: feeling.prototype(label) for label in feeling.labels}
+    task = DecoderTask(decoder).to(device)
+    result = fit(
+        task,
+        batches(training, prototypes, config),
+        config.train,
+        out,
+        validate=_validation(tuning, prototypes, config, device),
+        resume=resume,
+        quiet=quiet,
+    )
+    load_into(task, result.tensors, out)
+    return decoder.eval()
+
+
+def fit_scales(decoder: Decoder, clips: Sequence[Clip]) -> None:
+    """Set means and deviations of mel, content and timbre from a sample of ``clips``."""
+    some = [clips[i] for i in np.random.default_rng(0).permutation(len(clips))[:400]]
+    mels = np.concatenate([clip.mel[:, content.active(clip.energy)].astype(np.float32) for clip in some], axis=1)
+    spoken = np.concatenate([spoken_of(clip)[:, content.active(clip.energy)] for clip in some], axis=1)
+    timbres = np.stack([clip.timbre for clip in some])
+    for name, values in (
+        ("mel_mean", mels.mean(axis=1)),
+        ("mel_scale", mels.std(axis=1)),
+        ("content_scale", spoken.std(axis=1)),
+        ("timbre_mean", timbres.mean(axis=0)),
+        ("timbre_scale", timbres.std(axis=0) + 1e-3),
+    ):
+        getattr(decoder, name).copy_(torch.from_numpy(values))
+
+
+def _validation(
+    clips: Sequence[Clip], prototypes: dict[str, np.ndarray], config: VcConfig, device: str
+) -> Callable[[nn.Module], dict[str, float]]:
+    """The losses on the same stretches of speakers left out each time."""
+    rng, anchors = np.random.default_rng(1), neutral_clips(clips)
+    chosen = [example(clip, anchors.get((clip.folder, clip.speaker)), prototypes, config.data, rng) for clip in clips]
+    parts = [
+        collate(chosen[i : i + 16], config.data.frames).to(torch.device(device)) for i in range(0, len(chosen), 16)
+    ]
+
+    def validate(task: nn.Module) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for batch in parts:
+            for name, value in task.losses(batch).items():  # type: ignore[operator]
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.names) / len(chosen)
+        return {"loss": sum(sums.values()), **sums}
+
+    return validate
+
+
+def train(
+    config: VcConfig,
+    data: Sequence[str | Path],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Train on data directories with packed features; leave a model directory in ``out/model``."""
+    out = Path(out)
+    clips = load_clips(data, config.decoder.cepstra)
+    out.mkdir(parents=True, exist_ok=True)
+    configs.save(config, out / "config.yaml")
+    feeling, placed = find_feeling(clips, config)
+    decoder = train_decoder(config, placed, feeling, out / "decoder", resume=resume, quiet=quiet, device=device)
+    moved = learn_prosody(with_twins(data), leave_out=config.data.leave_out)
+    if moved.labels != feeling.labels[1:]:
+        raise DataError(f"prosody knows {', '.join(moved.labels)}, the decoder {', '.join(feeling.labels[1:])}")
+    parts = Parts(config, decoder.cpu(), feeling, moved, Calibration.identity(feeling.labels))
+    neutral, strong = clips_of(with_twins(data), config.data.leave_out or ("*",), config.data.calibration_clips)
+    say = (lambda line: None) if quiet else print
+    pack(replace(parts, calibration=calibrate(VoiceConverter(parts), neutral, strong, report=say)), out / "model")
+
+
+def with_twins(data: Sequence[str | Path]) -> list[str | Path]:
+    """Return the directories with sentences in several emotions: those with ``text`` and labels besides neutral."""
+    tables = {folder: DataDir.read(folder).tables for folder in data}
+    return [f for f, t in tables.items() if "text" in t and set(t["utt2emo"].values()) - {NEUTRAL}]
