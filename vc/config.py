@@ -57,8 +57,8 @@ class DataConfig:
     """Formants of the content are moved by up to this share; more would hide the speaker, who is to stay."""
     noise: float = 0.1
     """Deviation of the noise on the content, in units of its own."""
-    own_prototype: float = 0.5
-    """The largest share of the label's prototype in the emotion of an example; the rest is its own embedding."""
+    twin_content: float = 0.6
+    """Share of the emotional examples whose content is that of a neutral twin."""
     drop_emotion: float = 0.1
     """Share of the examples whose emotion is hidden, for guidance."""
     own_timbre: float = 0.5
@@ -86,7 +86,7 @@ class VcConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=6000, batch_size=16, learning_rate=1e-3, warmup=200, final_ratio=0.05, ema=0.998
+            steps=4500, batch_size=16, learning_rate=1e-3, warmup=200, final_ratio=0.05, ema=0.998, precision="bf16"
         )
     )
 

@@ -82,6 +82,14 @@ def timbre(values: np.ndarray, energy: np.ndarray) -> np.ndarray:
     return mean
 
 
+def between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return ``values`` (C, T) at ``places`` (T'), linearly interpolated."""
+    where = np.clip(places, 0, values.shape[1] - 1)
+    left = np.minimum(where.astype(int), max(0, values.shape[1] - 2))
+    share = (where - left).astype(np.float32)
+    return values[:, left] * (1 - share) + values[:, np.minimum(left + 1, values.shape[1] - 1)] * share
+
+
 def register(f0: np.ndarray) -> float:
     """Return the median of log2 F0 over the voiced frames of f0 (T,) in Hz; that of 160 Hz if there are none."""
     return float(np.median(np.log2(f0[f0 > 0]))) if (f0 > 0).any() else float(np.log2(160.0))

@@ -1,13 +1,13 @@
 """Training material of the decoder: levelled utterances, what is known of their speakers, and examples of them.
 
-An example is a stretch of an utterance. Its content is varied (formants moved, noise) so that it tells neither speaker
-nor emotion; speaker, timbre and register come from a *neutral* utterance of the speaker where there is one, as they do
-when a neutral recording is converted; the emotion is that of the utterance itself.
+An example is a stretch of an utterance. Its content is often that of a *neutral* utterance of the same speaker and
+sentence, warped in time onto it: what an emotion does to the spectrum, beyond its mean, is then left to the decoder.
+Speaker, timbre and register come from a neutral utterance as well, as they do when a neutral recording is converted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,7 +27,9 @@ from affgen.speaker.data import warp
 from affgen.vocoder.source import fill_gaps
 from vc import content
 from vc.config import DataConfig, VcConfig
+from vc.content import between
 from vc.model import Given
+from vc.twins import align, find, partners
 
 SILENT = -9.0
 """An utterance whose loudest frame has less log energy is silence."""
@@ -79,8 +81,31 @@ def split(clips: Sequence[Clip], config: DataConfig) -> tuple[list[Clip], list[C
     return training, [tuning[i] for i in rng.permutation(len(tuning))[: config.valid_utterances]]
 
 
+Twins = Mapping[str, Sequence[tuple[Clip, np.ndarray]]]
+"""Of an emotional clip: neutral clips of the same speaker and sentence, and the place (T,) of its frames in them."""
+
+
+def twins_of(clips: Sequence[Clip], folders: Sequence[str | Path]) -> Twins:
+    """Align every emotional clip with the neutral ones that say the same."""
+    named = {clip.name: clip for clip in clips}
+    found: dict[str, list[tuple[Clip, np.ndarray]]] = {}
+    for twin in find(folders):
+        if twin.neutral in named and twin.emotional in named:
+            neutral, moved = named[twin.neutral], named[twin.emotional]
+            path = align(_features(moved), _features(neutral))
+            places = partners(path, moved.mel.shape[1])
+            known = np.flatnonzero(np.isfinite(places))
+            places = np.interp(np.arange(len(places)), known, places[known])
+            found.setdefault(moved.name, []).append((neutral, places.astype(np.float32)))
+    return found
+
+
+def _features(clip: Clip) -> Features:
+    return Features(clip.mel.astype(np.float32), clip.f0, np.exp(clip.energy))
+
+
 def batches(
-    clips: Sequence[Clip], prototypes: dict[str, np.ndarray], config: VcConfig
+    clips: Sequence[Clip], prototypes: dict[str, np.ndarray], twins: Twins, config: VcConfig
 ) -> Callable[[int, int, int], Batch]:
     """Draw directories by the square root of their size, those with emotions twice as often, then a speaker, a clip."""
     folders: dict[str, dict[str, list[Clip]]] = {}
@@ -97,7 +122,8 @@ def batches(
             speakers = list(folders[names[k]].values())
             clips_of = speakers[rng.integers(len(speakers))]
             clip = clips_of[rng.integers(len(clips_of))]
-            chosen.append(example(clip, anchors.get((clip.folder, clip.speaker)), prototypes, config.data, rng))
+            neutral = anchors.get((clip.folder, clip.speaker))
+            chosen.append(example(clip, neutral, twins.get(clip.name), prototypes, config.data, rng))
         return collate(chosen, config.data.frames)
 
     return batch
@@ -124,6 +150,7 @@ Example = tuple[Clip, Clip, slice, np.ndarray, np.ndarray, float]
 def example(
     clip: Clip,
     neutral: Sequence[Clip] | None,
+    twins: Sequence[tuple[Clip, np.ndarray]] | None,
     prototypes: dict[str, np.ndarray],
     config: DataConfig,
     rng: np.random.Generator,
@@ -132,14 +159,19 @@ def example(
     start = int(rng.integers(max(1, clip.mel.shape[1] - config.frames + 1)))
     frames = slice(start, start + config.frames)
     speed = float(np.exp(rng.uniform(-config.warp, config.warp)))
-    spoken = spoken_of(clip, speed)[:, frames]
-    spoken = spoken + config.noise * spoken.std(axis=1, keepdims=True) * rng.standard_normal(spoken.shape)
     other = clip
-    if neutral and not (clip.label == NEUTRAL and rng.random() < config.own_timbre):
-        other = neutral[int(rng.integers(len(neutral)))]
-    strength = clip.intensity if np.isfinite(clip.intensity) else 0.75
-    share = rng.uniform(0, config.own_prototype)
-    emotion = (1 - share) * clip.emotion + share * strength * prototypes[clip.label]
+    if twins and rng.random() < config.twin_content:
+        other, places = twins[int(rng.integers(len(twins)))]
+        spoken = between(spoken_of(other, speed), places[frames])
+    else:
+        spoken = spoken_of(clip, speed)[:, frames]
+        if neutral and not (clip.label == NEUTRAL and rng.random() < config.own_timbre):
+            other = neutral[int(rng.integers(len(neutral)))]
+    spoken = spoken + config.noise * spoken.std(axis=1, keepdims=True) * rng.standard_normal(spoken.shape)
+    emotion = clip.emotion
+    if np.isfinite(clip.intensity):
+        share = rng.random()  # what is asked for later is a prototype, what clips are is not
+        emotion = (1 - share) * emotion + share * clip.intensity * prototypes[clip.label]
     return clip, other, frames, spoken, emotion, float(rng.random() >= config.drop_emotion)
 
 
@@ -193,7 +225,7 @@ def load_clips(folders: Sequence[str | Path], cepstra: int) -> list[Clip]:
         replace(
             clip,
             speaker_vector=vector,
-            emotion=emotions.read(Features(clip.mel.astype(np.float32), clip.f0, np.exp(clip.energy))).embedding,
+            emotion=emotions.read(_features(clip)).embedding,
         )
         for clip, vector in zip(clips, vectors, strict=True)
     ]

@@ -140,7 +140,7 @@ class Decoding:
 def over_pauses(mel: np.ndarray, features: Features, voice: Voice, places: np.ndarray) -> np.ndarray:
     """Return ``mel`` (80, T') where the source speaks at ``places`` (T'), and the source itself in its pauses."""
     part, where = _stretch(features, places)
-    source = _between(content.levelled(features.mel[:, part], voice.level), where)
+    source = content.between(content.levelled(features.mel[:, part], voice.level), where)
     energy = content.log_energy(source)
     speech = np.clip((energy - PAUSE) / (SPEECH - PAUSE), 0, 1)
     return source + speech * (mel - source)
@@ -164,7 +164,7 @@ def spoken(features: Features, voice: Voice, places: np.ndarray) -> np.ndarray:
     """Return the content (C, T') of a source at ``places`` (T'), fractions of frames, linearly interpolated."""
     part, where = _stretch(features, places)
     mel = content.levelled(features.mel[:, part], voice.level)
-    return _between(content.cepstra(mel, features.f0[part], len(voice.timbre)) - voice.timbre[:, None], where)
+    return content.between(content.cepstra(mel, features.f0[part], len(voice.timbre)) - voice.timbre[:, None], where)
 
 
 def _stretch(features: Features, places: np.ndarray) -> tuple[slice, np.ndarray]:
@@ -172,14 +172,6 @@ def _stretch(features: Features, places: np.ndarray) -> tuple[slice, np.ndarray]
     first = int(np.clip(np.floor(places.min()), 0, len(features) - 1))
     last = int(np.clip(np.ceil(places.max()), 0, len(features) - 1)) + 1
     return slice(first, last), places - first
-
-
-def _between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return ``values`` (C, T) at ``places`` (T'), linearly interpolated."""
-    where = np.clip(places, 0, values.shape[1] - 1)
-    left = np.minimum(where.astype(int), max(0, values.shape[1] - 2))
-    share = (where - left).astype(np.float32)
-    return values[:, left] * (1 - share) + values[:, np.minimum(left + 1, values.shape[1] - 1)] * share
 
 
 def _row(values: np.ndarray) -> Tensor:

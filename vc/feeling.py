@@ -41,7 +41,7 @@ class Feeling:
 
         Directions come from all clips, prototypes from those of known intensity: 1 is the strongest that is labelled.
         """
-        graded = np.flatnonzero(np.isfinite(intensities))
+        graded = np.flatnonzero(np.isfinite(intensities)).tolist()
         space = EmotionSpace.fit(
             embeddings[graded],
             [labels[k] for k in graded],

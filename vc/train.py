@@ -20,7 +20,19 @@ from vc import content
 from vc.calibrate import calibrate, clips_of
 from vc.config import VcConfig
 from vc.convert import VoiceConverter
-from vc.data import Batch, Clip, batches, collate, example, load_clips, neutral_clips, split, spoken_of
+from vc.data import (
+    Batch,
+    Clip,
+    Twins,
+    batches,
+    collate,
+    example,
+    load_clips,
+    neutral_clips,
+    split,
+    spoken_of,
+    twins_of,
+)
 from vc.feeling import Feeling
 from vc.model import Decoder
 from vc.pack import Parts, pack
@@ -56,6 +68,7 @@ def train_decoder(
     config: VcConfig,
     clips: Sequence[Clip],
     feeling: Feeling,
+    twins: Twins,
     out: Path,
     *,
     resume: bool = False,
@@ -71,10 +84,10 @@ def train_decoder(
     task = DecoderTask(decoder).to(device)
     result = fit(
         task,
-        batches(training, prototypes, config),
+        batches(training, prototypes, twins, config),
         config.train,
         out,
-        validate=_validation(tuning, prototypes, config, device),
+        validate=_validation(tuning, prototypes, twins, config, device),
         resume=resume,
         quiet=quiet,
     )
@@ -99,11 +112,14 @@ def fit_scales(decoder: Decoder, clips: Sequence[Clip]) -> None:
 
 
 def _validation(
-    clips: Sequence[Clip], prototypes: dict[str, np.ndarray], config: VcConfig, device: str
+    clips: Sequence[Clip], prototypes: dict[str, np.ndarray], twins: Twins, config: VcConfig, device: str
 ) -> Callable[[nn.Module], dict[str, float]]:
     """The losses on the same stretches of speakers left out each time."""
     rng, anchors = np.random.default_rng(1), neutral_clips(clips)
-    chosen = [example(clip, anchors.get((clip.folder, clip.speaker)), prototypes, config.data, rng) for clip in clips]
+    chosen = [
+        example(clip, anchors.get((clip.folder, clip.speaker)), twins.get(clip.name), prototypes, config.data, rng)
+        for clip in clips
+    ]
     parts = [
         collate(chosen[i : i + 16], config.data.frames).to(torch.device(device)) for i in range(0, len(chosen), 16)
     ]
@@ -133,7 +149,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")
     feeling, placed = find_feeling(clips, config)
-    decoder = train_decoder(config, placed, feeling, out / "decoder", resume=resume, quiet=quiet, device=device)
+    twins = twins_of(placed, with_twins(data))
+    decoder = train_decoder(config, placed, feeling, twins, out / "decoder", resume=resume, quiet=quiet, device=device)
     moved = learn_prosody(with_twins(data), leave_out=config.data.leave_out)
     if moved.labels != feeling.labels[1:]:
         raise DataError(f"prosody knows {', '.join(moved.labels)}, the decoder {', '.join(feeling.labels[1:])}")
