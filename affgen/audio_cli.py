@@ -127,9 +127,9 @@ def _each(args: argparse.Namespace, command: str, suffixes: tuple[str, ...], pre
 
     ``prepare`` is called once, after everything that can be refused without computing, and returns what writes each.
     """
-    many = None if args.source == "-" else _inputs(Path(args.source))
-    _check_outputs(args, suffixes, many is not None)
-    _use_threads(args.threads)
+    many = None if args.source == "-" else inputs(Path(args.source))
+    check_outputs(args, suffixes, many is not None)
+    use_threads(args.threads)
     work = prepare()
     records: list[dict[str, Any]] = []
 
@@ -174,7 +174,7 @@ def _one(args: argparse.Namespace, command: str, work: Work, source: Source, out
     return {**record, **more, **times, "warnings": warnings}
 
 
-def _inputs(path: Path) -> dict[str, Source] | None:
+def inputs(path: Path) -> dict[str, Source] | None:
     """Return {output name: path or command} of a folder or ``.scp`` list; None for a single sound."""
     if path.suffix != ".scp" or not path.is_file():
         from affgen import batch
@@ -201,13 +201,15 @@ def _inputs(path: Path) -> dict[str, Source] | None:
     return inputs
 
 
-def _check_outputs(args: argparse.Namespace, suffixes: tuple[str, ...], many: bool) -> None:
+def check_outputs(args: argparse.Namespace, suffixes: tuple[str, ...], many: bool) -> None:
     """Refuse what could not be written before anything is computed."""
     from affgen.files import require_parent
 
     if many:
         if args.plot:
             raise AffgenError("--plot names one file; leave it out when IN is a folder or a list")
+        if args.out == "-":
+            raise AffgenError("OUT -: standard output takes one sound; name a folder when IN is a folder or a list")
         return
     for path, accepted in ((args.out, suffixes), (args.plot, (".png",))):
         if path is None or (path == "-" and accepted == WRITTEN):
@@ -217,7 +219,8 @@ def _check_outputs(args: argparse.Namespace, suffixes: tuple[str, ...], many: bo
         require_parent(path)
 
 
-def _use_threads(threads: int | None) -> None:
+def use_threads(threads: int | None) -> None:
+    """Set the threads of the feature extraction to ``--threads``."""
     if threads is None:
         return
     if threads > 1024:

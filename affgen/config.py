@@ -31,6 +31,22 @@ def load(cls: type[ConfigT], path: str | Path | None = None, overrides: Sequence
     return config
 
 
+def load_one(
+    classes: Mapping[str, type[Any]], key: str, path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Any:
+    """Return that of ``classes`` which the top-level ``key`` names, the first where it is not set, as :func:`load`.
+
+    Raises :class:`AffgenError` for another name, and as :func:`load`.
+    """
+    values = {} if path is None else _read(Path(path))
+    for override in overrides:
+        values |= {name: value for name, value in _parse_override(override).items() if name == key}
+    name = str(values.get(key, next(iter(classes))))
+    if name not in classes:
+        raise AffgenError(f"{_at(str(path or ''))}{key}: {name[:40]!r}; accepted: {', '.join(classes)}")
+    return load(classes[name], path, overrides)
+
+
 def save(config: Any, path: str | Path) -> None:
     """Write every field of ``config`` to ``path`` as YAML, whole or not at all; :func:`load` gives an equal object."""
     from omegaconf import OmegaConf

@@ -2,8 +2,8 @@
 
     python demos/make_demo.py OUT
 
-Writes MIDI, WAV and PNG files to the folder OUT and prints one table. So far the shipped model composes piano music;
-voice conversion and singing join the table with their models.
+Writes WAV, MIDI and PNG files to the folder OUT and prints one table. A neutral sentence is converted to four emotions
+at three intensities, and piano music is composed; singing joins the table with its model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from pathlib import Path
 from affgen.cli import guard
 from affgen.errors import AffgenError
 
+SENTENCE = Path(__file__).parent / "material" / "sentence.wav"
+"""A synthesised voice; its README.md says which."""
+EMOTIONS = ("angry", "happy", "sad", "fearful")
+INTENSITIES = (0.33, 0.67, 1.0)
 BARS = 16
 ASKED = ("Q1", "Q2", "Q3", "Q4", "Q4@0b,Q1@8b")
 """One piece per quadrant, and one whose emotion turns from calm to lively."""
@@ -24,16 +28,49 @@ ASKED = ("Q1", "Q2", "Q3", "Q4", "Q4@0b,Q1@8b")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table."""
+    """One line of the table; ``strength`` is the judge's, 0 as the source and 1 as strong speech; None where it has
+    no meaning.
+    """
 
     name: str
     asked: str
     read: str
     valence: float
     arousal: float
-    notes: int
     seconds: float
-    compute: float
+    compute: float | None
+    strength: float | None = None
+    notes: int | None = None
+
+
+def make_voices(out: Path, seed: int = 0) -> tuple[list[Line], str]:
+    """Convert and draw the sentence once for each emotion and intensity; the lines of the table, the source first, and
+    how far to trust what reads them.
+    """
+    from affgen.audio import read
+    from affgen.emotion.encoder import load_encoder
+    from vc.convert import VoiceConverter
+    from vc.judge import Judge
+    from vc.picture import plot
+
+    converter, encoder, judge = VoiceConverter.from_pretrained(), load_encoder(None), Judge.from_pretrained()
+    source = read(SENTENCE)
+    source.save(out / "voice.wav")
+    anchor, heard = judge.read(source), encoder.encode(source)
+    lines = [Line("voice", "(source)", heard.label, heard.valence, heard.arousal, source.duration_s, None)]
+    for emotion in EMOTIONS:
+        for intensity in INTENSITIES:
+            start = time.perf_counter()
+            made = converter.run(source, emotion, intensity, seed=seed)
+            spent = time.perf_counter() - start
+            name = f"voice_{emotion}_{intensity:.2f}"
+            made.audio.save(out / f"{name}.wav")
+            title = f"{emotion}  intensity {intensity:g}  seed {seed}"
+            plot(made.source, made.features, made.intensity, out / f"{name}.png", title=title)
+            heard, strength = encoder.encode(made.audio), judge.strength(judge.read(made.audio), emotion, anchor)
+            felt = (heard.label, heard.valence, heard.arousal)
+            lines.append(Line(name, f"{emotion} {intensity:g}", *felt, made.audio.duration_s, spent, strength))
+    return lines, encoder.card_line
 
 
 def make_music(out: Path, seed: int = 0) -> tuple[list[Line], str]:
@@ -53,24 +90,14 @@ def make_music(out: Path, seed: int = 0) -> tuple[list[Line], str]:
         piece.render().save(out / f"{name}.wav")
         plot(piece, evaluator, out / f"{name}.png")
         reading = evaluator.read(piece.score)
-        lines.append(
-            Line(
-                name,
-                asked,
-                reading.quadrant,
-                reading.valence,
-                reading.arousal,
-                len(piece.score.notes),
-                piece.score.duration_s,
-                spent,
-            )
-        )
+        felt = (reading.quadrant, reading.valence, reading.arousal)
+        lines.append(Line(name, asked, *felt, piece.score.duration_s, spent, notes=len(piece.score.notes)))
     return lines, evaluator.card_line
 
 
 def table(lines: list[Line]) -> str:
-    """The lines as text in columns."""
-    head = ("file", "asked", "read", "valence", "arousal", "notes", "sound s", "made in s")
+    """The lines as text in columns; a dash where there is nothing to say."""
+    head = ("file", "asked", "read", "valence", "arousal", "strength", "notes", "sound s", "made in s")
     rows = [
         (
             x.name,
@@ -78,9 +105,10 @@ def table(lines: list[Line]) -> str:
             x.read,
             f"{x.valence:+.2f}",
             f"{x.arousal:+.2f}",
-            str(x.notes),
+            "-" if x.strength is None else f"{x.strength:+.2f}",
+            "-" if x.notes is None else str(x.notes),
             f"{x.seconds:.1f}",
-            f"{x.compute:.2f}",
+            "-" if x.compute is None else f"{x.compute:.2f}",
         )
         for x in lines
     ]
@@ -101,9 +129,13 @@ def main(argv: list[str] | None = None) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AffgenError(f"{args.out}: cannot be made ({error.strerror}); name another folder") from error
-        lines, accuracy = make_music(args.out)
+        lines, remarks = [], []
+        for make in (make_voices, make_music):
+            made, remark = make(args.out)
+            lines += made
+            remarks.append(remark)
         print(table(lines))
-        print(f"\n{accuracy}\neverything is in {args.out}/")
+        print("", *remarks, f"everything is in {args.out}/", sep="\n")
         return 0
 
     return guard(work)

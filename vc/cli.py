@@ -1,4 +1,4 @@
-"""Read the emotion of voices."""
+"""Give voices another emotion, and read theirs; train and evaluate models of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affgen.cli import emit_json, positive_int, say
+from affgen.cli import add_training_flags, device, emit_json, positive_int, say, seed
 from affgen.errors import AffgenError
+from vc import convert_cli
 
 if TYPE_CHECKING:
     from affgen.emotion.encoder import Encoder
@@ -20,15 +21,27 @@ SHOWN = 0.1
 
 def register(verbs: argparse._SubParsersAction) -> None:
     """Add the verbs of ``affgen vc``."""
-    text = "read label, valence and arousal from voices"
-    parser = verbs.add_parser("classify", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    for name, flags, run, text in (
+        ("convert", convert_cli.flags, convert_cli.run_convert, "give a recording another emotion, as strong as asked"),
+        ("classify", _classify_flags, run_classify, "read label, valence and arousal from voices"),
+        ("train", _train_flags, run_train, "train a converter on data directories with features"),
+        ("evaluate", _evaluate_flags, run_evaluate, "measure a converter on data directories of held-out speakers"),
+    ):
+        parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        flags(parser)
+        parser.set_defaults(run=run)
+
+
+# --- classify ------------------------------------------------------------------------------------------------------
+
+
+def _classify_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="WAV, FLAC, OGG or MP3 files, folders of them, .scp lists, or '-'")
     add("--model", metavar="DIR", help="model directory of an emotion encoder (default: the shipped one)")
     add("--threads", type=positive_int, metavar="N", help="processor threads (default: what the machine has)")
     add("--json", action="store_true", help="one JSON object on standard output, nothing else there")
     add("--quiet", action="store_true", help="no remarks on standard error")
-    parser.set_defaults(run=run_classify)
 
 
 def run_classify(args: argparse.Namespace) -> int:
@@ -95,3 +108,55 @@ def _classify(encoder: Encoder, name: str | Path, args: argparse.Namespace) -> d
         "probabilities": heard.posterior,
         "duration_s": round(sound.duration_s, 3),
     }
+
+
+# --- train and evaluate --------------------------------------------------------------------------------------------
+
+
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    add_training_flags(parser, "data directory with features; once for each", many=True)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """``affgen vc train``."""
+    from affgen import config as configs
+    from vc.config import VcConfig
+    from vc.emoreg.config import EmoRegConfig
+
+    systems = {"converter": VcConfig, "emoreg": EmoRegConfig}
+    config = configs.load_one(systems, "system", args.config, args.overrides)
+    if not Path(args.out).absolute().parent.is_dir():
+        raise AffgenError(f"{args.out}: its folder does not exist; make it first")
+    place = device(args)
+    if isinstance(config, EmoRegConfig):
+        from vc.emoreg.train import train as train_emoreg
+
+        train_emoreg(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=place)
+        return 0
+    from vc.train import train
+
+    train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=place)
+    return 0
+
+
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DIR", nargs="+", help="data directories of held-out speakers with features")
+    add("--out", required=True, metavar="metrics.json", help="where the figures go")
+    add("--model", metavar="DIR", help="model directory (default: the shipped model)")
+    add("--utterances", type=positive_int, metavar="N", help="neutral clips of each speaker (default: all)")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of every conversion (default: 0)")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)")
+    add("--threads", type=positive_int, metavar="N", help="processor threads")
+    add("--json", action="store_true", help="also print the figures as one JSON object")
+    add("--quiet", action="store_true", help="no progress on standard error")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """``affgen vc evaluate DIR ... --out metrics.json``."""
+    from affgen.files import require_parent
+
+    require_parent(args.out)
+    from vc import evaluate
+
+    return int(evaluate.run(args) or 0)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from affgen.errors import AffgenError
 from affgen.training_config import TrainConfig
+
+MOST_STEPS = 100
+"""Steps of a sampler that may be asked for."""
+GUIDANCE = (0.0, 5.0)
+"""Least and most guidance that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class DataConfig:
 class VcConfig:
     """Everything the converter depends on."""
 
+    system: Literal["converter"] = "converter"
+    """What is trained; ``emoreg`` (:mod:`vc.emoreg.config`) is the published system."""
     licence: str = ""
     """Of the weights: the strictest of the corpora they are trained on."""
     sampler: str = "flow"

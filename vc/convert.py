@@ -29,6 +29,7 @@ from affgen.errors import AffgenError
 from affgen.features import HOP, SAMPLE_RATE, Features, extract_blocks
 from affgen.speaker import SpeakerEncoder
 from affgen.vocoder import Vocoder
+from vc.config import GUIDANCE, MOST_STEPS
 from vc.decode import Decoding, Voice, analyse, is_silent
 from vc.pack import SHIPPED, Parts, unpack
 from vc.prosody import Plan
@@ -39,8 +40,6 @@ PEAK = 0.9
 """Samples beyond this are bent so that none passes 1."""
 DB = 20 / np.log(10)
 """Decibels in a neper."""
-MOST_STEPS = 100
-GUIDANCE = (0.0, 5.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,48 @@
+"""What prosody is made of, and how far an emotion may move it."""
+
+from __future__ import annotations
+
+CONTROLS = {
+    "pitch": 1.5,
+    "range": 0.9,
+    "slope": 1.0,
+    "dynamics": 0.4,
+    "tilt": 1.5,
+    "voiced": 0.6,
+    "unvoiced": 0.6,
+    "pause": 0.9,
+    "gain": 4.0,
+}
+"""Each control and the most it may move either way.
+
+``pitch`` median log2 F0 (octaves), ``range`` log ratio of the spreads of log F0, ``slope`` of log2 F0 over a phrase
+(octaves from beginning to end), ``dynamics`` log ratio of the spreads of the log energy, ``tilt`` slope of the log
+energy over a phrase (nepers), ``voiced``, ``unvoiced``, ``pause`` log ratios of duration of voiced and unvoiced speech
+and of pauses within, ``gain`` mean level (nepers).
+"""
+GAIN_DB = 12.0
+"""The gain asked for comes ever closer to this, but not over it; actors are up to 23 dB louder when angry."""
+LOWEST_HZ, HIGHEST_HZ = 60.0, 1000.0
+"""Where F0 is held."""
+SURE = 3.0
+"""Nepers under the loudest speech from where up there is certainly speech; :data:`vc.content.ACTIVE` may be speech."""
+LOUDEST = 0.95
+"""Share of the active frames that are not as loud as the loudest speech; clicks are few."""
+LEAST_VOICED = 8
+"""Fewest voiced frames that F0 is measured from."""
+NARROWEST = 0.02
+"""Octaves: smallest spread of F0."""
+WIDEST = 0.6
+"""Octaves from the median from where on F0 may be a wrong octave: it is moved no further than what lies there."""
+PHRASE_GAP = 34
+"""Frames of pause (0.4 s) that end a phrase."""
+PHRASE_LEAST = 86
+"""Frames (1 s) from which a phrase has its full slope."""
+SMOOTH = 3
+"""Frames to either side over which tempo changes between voiced, unvoiced and pause."""
+HALF = (0.1, 0.9)
+"""Bounds of the response at half strength: the knob moves something everywhere."""
+PIECE = 4096
+"""Frames whose controls are found at a time, which bounds the memory that a long file takes."""
+STRONGEST = 1.5
+"""Strength from which nothing grows any more."""
