@@ -22,6 +22,7 @@ names          what they describe
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def described(features: Features) -> Table:
     spoken = loud > max(loud.max() - ACTIVE, np.log(FLOOR) + 3.0)  # in silence no frame is
     level = 0.5 * np.log(np.mean(np.exp(2 * loud[spoken]))) if spoken.any() else float(loud.max())
     first, last = _ends(spoken)
-    mel, f0, spoken = (part[..., first:last] for part in (np.maximum(mel - level, -DEPTH), f0, spoken))
+    mel, f0, spoken = np.maximum(mel - level, -DEPTH)[:, first:last], f0[first:last], spoken[first:last]
     decibels = np.maximum(loud[first:last] - level, -DEPTH) * DECIBELS
     voiced = (f0 > 0) & spoken
     table = _cepstral(mel, spoken, voiced) | _spectral(mel, spoken, voiced) | _harmonic(mel, f0, voiced)
@@ -197,7 +198,7 @@ def _modulation(decibels: np.ndarray) -> Table:
     inside = (hertz >= MODULATION_HZ[0]) & (hertz < MODULATION_HZ[-1])
     total = power[inside].sum() + 1e-6
     table = {}
-    for low, high in zip(MODULATION_HZ[:-1], MODULATION_HZ[1:], strict=True):
+    for low, high in pairwise(MODULATION_HZ):
         band = power[(hertz >= low) & (hertz < high)].sum()
         table[f"rhythm_modulation_{low:g}"] = float(10 * np.log10(band / total + 1e-3))
     table["rhythm_modulation_centre"] = float(hertz[inside] @ power[inside] / total)

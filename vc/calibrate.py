@@ -1,8 +1,10 @@
 """Calibration: which strength is heard as which intensity, measured on speakers that the decoder has not seen.
 
-Neutral clips are converted at rising strengths, and a listener model says how far each result has moved from its
-source towards the label, in units of how far the same speakers' own strong clips are from their neutral ones. The
-medians, made monotone, are inverted: intensity i then asks for the strength that is heard as i.
+First the decoder's colour: clips of each label are compared with conversions of their neutral twins, and what the
+spectrum lacks is made up for. Then the strength: neutral clips are converted at rising strengths, and a listener model
+says how far each result has moved from its source towards the label, in units of how far the same speakers' own strong
+clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks for the strength that
+is heard as i.
 
 The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
 is not what was tuned on.
@@ -22,13 +24,18 @@ from affgen.emotion.encoder import EmotionEncoder
 from affgen.emotion.space import NEUTRAL
 from affgen.errors import DataError
 from affgen.featuredir import FeatureDir
-from affgen.features import SAMPLE_RATE
+from affgen.features import SAMPLE_RATE, extract
+from vc import content
 from vc.convert import VoiceConverter
 from vc.twins import find
 from vc.wanted import GRID, Calibration
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths tried; the prosody goes no further than the last."""
+COLOURS = (1.0, 3.0)
+"""Least and most that a label's coordinates are enlarged by."""
+COLOUR_CLIPS = 12
+"""Pairs of each label that colours are measured on."""
 
 
 class Listener:
@@ -63,7 +70,8 @@ def calibrate(
     if not neutral:
         raise DataError("no neutral clips to calibrate on; accepted: labelled intensities of speakers left out")
     listener, labels = Listener(), converter.labels
-    plain = VoiceConverter(replace(converter.parts, calibration=Calibration.identity(labels)))
+    colour = colours(converter, strong)
+    plain = with_colour(converter, colour)
     anchors = [listener.embed(clip) for clip in neutral]
     rows = Calibration.identity(labels)
     strengths, reached = rows.strengths.copy(), rows.reached.copy()
@@ -82,10 +90,48 @@ def calibrate(
             for strength in STRENGTHS
         ]
         strengths[row], reached[row] = inverted(np.array(heard) / gap)
-        report(
-            f"{label}: heard {np.round(np.array(heard) / gap, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
-        )
-    return Calibration(labels, strengths, reached)
+        told = f"heard {np.round(np.array(heard) / gap, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
+        report(f"{label}: {told}, colour {colour[row]:.2f}")
+    return Calibration(labels, strengths, reached, colour)
+
+
+def with_colour(converter: VoiceConverter, colour: np.ndarray) -> VoiceConverter:
+    """Return ``converter`` with strength = intensity and the ``colour`` (E,) of its labels."""
+    plain = replace(Calibration.identity(converter.labels), colour=colour)
+    return VoiceConverter(replace(converter.parts, calibration=plain))
+
+
+def colours(converter: VoiceConverter, strong: Mapping[str, Sequence[tuple[Audio, Audio]]]) -> np.ndarray:
+    """Return by how much to enlarge each label's coordinates (E,): least squares over the bands of the mean envelope.
+
+    Natural change n (80,), from neutral to strong clips; made change at colours 1 and 2, m1 and m2: with the slope
+    s = m2 - m1, the colour is 1 + <n - m1, s> / <s, s>, held within :data:`COLOURS`.
+    """
+    found = np.ones(len(converter.labels))
+    for row, label in enumerate(converter.labels):
+        pairs = list(strong.get(label, ()))
+        if label == NEUTRAL or not pairs:
+            continue
+        pairs = pairs[:: max(1, len(pairs) // COLOUR_CLIPS)][:COLOUR_CLIPS]
+        before = np.mean([colour_of(neutral) for _, neutral in pairs], axis=0)
+        natural = np.mean([colour_of(clip) for clip, _ in pairs], axis=0) - before
+        made = [
+            np.mean([colour_of(changed.convert(neutral, label, 1.0)) for _, neutral in pairs], axis=0) - before
+            for changed in (with_colour(converter, factor * np.ones(len(found))) for factor in (1, 2))
+        ]
+        slope = made[1] - made[0]
+        found[row] = np.clip(1 + (natural - made[0]) @ slope / max(slope @ slope, 1e-6), *COLOURS)
+    return found
+
+
+def colour_of(audio: Audio) -> np.ndarray:
+    """Return the mean levelled envelope (80,) of a voice where it is voiced."""
+    features = extract(audio)
+    energy = content.log_energy(features.mel)
+    mel = content.levelled(features.mel, content.level(energy))
+    voiced = content.active(energy) & (features.f0 > 0)
+    mean: np.ndarray = content.envelope(mel, features.f0)[:, voiced].mean(axis=1)
+    return mean
 
 
 def inverted(heard: np.ndarray) -> tuple[np.ndarray, float]:

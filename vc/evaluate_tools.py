@@ -1,35 +1,21 @@
 """What is read in one sound: everything that :mod:`vc.figures` needs, measured at one loudness.
 
-=================  ================================================================================================
-measured by        what
-=================  ================================================================================================
-``vc.judge``       probability of each label, strength along each direction, anchored at the source
-Resemblyzer        the speaker (Wan et al. 2018); no model here was trained with it. Needs the extra ``eval``.
-affgen.speaker     the speaker again, by the encoder that converters here are trained with: a second column only
-affgen.align       phones, greedily from the network's posteriors, against those of the text
-pocketsphinx       words, with its English trigram model, against the text. Needs the extra ``align``.
-affgen.pitch       F0 and periodicity
-speechmos          DNSMOS (Reddy et al. 2022), if the package happens to be there
-=================  ================================================================================================
-
-Content is compared as symbols, not as frames: a change of duration alone is no error.
+By itself a sound is :class:`Heard`; against the :class:`Source` it was made from it becomes a reading, a dictionary of
+plain numbers. Content is compared as symbols, not as frames: a change of duration alone is no error.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from affgen import pitch
+from affgen.align.lexicon import pronounce, words
 from affgen.audio import Audio, loudness, normalise, resample
 from affgen.emotion.labels import coordinates
 from affgen.errors import AffgenError
@@ -44,10 +30,8 @@ DEPTH = 7.0
 """Bands are heard down to this many nepers (61 dB) under the loudest speech."""
 CEPSTRA = 20
 """Mel-cepstra, the constant left out, of the Fréchet distance and of the distortion."""
+RECENT = 8
 ROUGHNESS = ("jitter", "periodicity", "voiced", "flux", "detail", "variance")
-VOCABULARY = 5000
-"""Words besides those of the texts that the recogniser may hear."""
-WORD_RATE = 16_000
 
 Embed = Callable[[Audio], np.ndarray]
 
@@ -76,7 +60,7 @@ class Heard:
     judged: Any
     voices: dict[str, np.ndarray]
     phones: tuple[str, ...]
-    words: tuple[str, ...]
+    words: tuple[str, ...] | None
     mos: float
 
 
@@ -95,7 +79,7 @@ class Source:
 
 @dataclass(eq=False)
 class Reader:
-    """The instruments; sounds that are the same to the last bit are read once."""
+    """The instruments; a sound that is the same to the last bit as one of the last few is not read again."""
 
     judge: Listener
     encoders: dict[str, Embed]
@@ -104,14 +88,16 @@ class Reader:
     mos: Callable[[Audio], float] | None
 
     def __post_init__(self) -> None:
-        self._last: tuple[str, Heard] | None = None
+        self._recent: dict[str, Heard] = {}
 
     def hear(self, audio: Audio) -> Heard:
         """Read a sound by itself; raises :class:`AffgenError` for silence, and as the judge does."""
         digest = hashlib.sha256(audio.samples.tobytes() + str(audio.sample_rate).encode()).hexdigest()
-        if self._last is None or self._last[0] != digest:
-            self._last = digest, self._heard(audio)
-        return self._last[1]
+        if digest not in self._recent:
+            while len(self._recent) >= RECENT:
+                del self._recent[next(iter(self._recent))]
+            self._recent[digest] = self._heard(audio)
+        return self._recent[digest]
 
     def _heard(self, audio: Audio) -> Heard:
         level = loudness(audio.samples, audio.sample_rate)
@@ -128,7 +114,7 @@ class Reader:
             self.judge.read(matched),
             {name: embed(matched) for name, embed in self.encoders.items()},
             self.phones(mel),
-            self.words(matched) if self.words else (),
+            self.words(matched) if self.words else None,
             self.mos(matched) if self.mos else float("nan"),
         )
 
@@ -160,27 +146,6 @@ class Reader:
         }
 
 
-def instruments(judge: Listener, texts: Iterable[str]) -> tuple[Reader, list[str]]:
-    """Return the instruments that are installed, and what is missing, in one line each."""
-    from affgen.speaker import SpeakerEncoder
-
-    missing = []
-    own = SpeakerEncoder.from_pretrained()
-    encoders: dict[str, Embed] = {"affgen": own.embed}
-    foreign = _resemblyzer()
-    if foreign is None:
-        missing.append("speaker similarity by Resemblyzer: not installed (extra eval); affgen's own encoder alone")
-    else:
-        encoders = {"resemblyzer": foreign, **encoders}
-    words = _words(texts)
-    if words is None:
-        missing.append("word errors: no English text, or pocketsphinx not installed (extra align)")
-    mos = _mos()
-    if mos is None:
-        missing.append("DNSMOS: speechmos and onnxruntime not installed")
-    return Reader(judge, encoders, _phones(), words, mos), missing
-
-
 # ------------------------------------------------------------------------------------- one sound against its source
 
 
@@ -194,19 +159,23 @@ def errors(source: Source, heard: Heard) -> dict[str, tuple[int, int]]:
     found = {"phones_source": (figures.edits(own, heard.phones), len(own))}
     text = spoken(source.text)
     found["phones"] = (figures.edits(text, heard.phones), len(text)) if text else found["phones_source"]
-    if text and heard.words:
-        said = source.text.lower().split()
-        found["words"] = (figures.edits(said, [word.split("(")[0] for word in heard.words]), len(said))
+    if text and heard.words is not None:
+        said = words(source.text)
+        found["words"] = (figures.edits(said, heard.words), len(said))
     return found
 
 
 def likeness(source: Source, heard: Heard) -> dict[str, dict[str, float]]:
-    """Return for each speaker encoder the cosine to the ``source`` and the mean cosine to its ``others``."""
+    """Return for each speaker encoder the cosine to the ``source`` and the mean cosine to its ``others``.
+
+    A sound that is itself one of the others is not compared with itself.
+    """
     found = {}
     for name, vector in heard.voices.items():
         near = {"source": float(vector @ source.heard.voices[name])}
-        if source.others:
-            near["others"] = float(np.mean([vector @ other.voices[name] for other in source.others]))
+        others = [v for v in (other.voices[name] for other in source.others) if not np.array_equal(v, vector)]
+        if others:
+            near["others"] = float(np.mean([vector @ other for other in others]))
         found[name] = near
     return found
 
@@ -314,12 +283,12 @@ def distortion(one: Features, other: Features, path: np.ndarray) -> float:
     """Return the mel-cepstral distortion in dB along ``path`` (N, 2), over the frames of ``one`` that are speech."""
     kept = path[active(log_energy(one.mel))[path[:, 0]]]
     difference = cepstra(clipped(one.mel), CEPSTRA)[:, kept[:, 0]] - cepstra(clipped(other.mel), CEPSTRA)[:, kept[:, 1]]
-    return float(10 / np.log(10) * np.mean(np.sqrt(2 * (2 * difference**2).sum(axis=0))))
+    return float(np.mean(10 / np.log(10) * np.sqrt(2 * (difference**2).sum(axis=0))))
 
 
 def frames(sound: Features) -> np.ndarray:
-    """Return cepstra and their slopes (40, n) of the n frames that are speech."""
-    values = cepstra(clipped(sound.mel), CEPSTRA)
+    """Return cepstra and their slopes (40, n) of the n frames that are speech, squares of which are dB squared."""
+    values = 10 / np.log(10) * np.sqrt(2) * cepstra(clipped(sound.mel), CEPSTRA)
     still = np.pad(values, ((0, 0), (1, 1)), mode="edge")
     return np.vstack([values, (still[:, 2:] - still[:, :-2]) / 2])[:, active(log_energy(sound.mel))]
 
@@ -336,105 +305,24 @@ def clipped(mel: np.ndarray) -> np.ndarray:
 
 
 def cepstra(mel: np.ndarray, count: int) -> np.ndarray:
-    """Return c_1 to c_``count`` (``count``, T) of ln |H| = c_0 + sum c_d cos(w d) / 2, halved: comparable in dB."""
+    """Return c_1 to c_``count`` (``count``, T) of ln |H| = c_0 + sum_d c_d cos(w d): :mod:`affgen.metrics.speech`."""
     return _cosines(count) @ mel
 
 
 @lru_cache(maxsize=4)
 def _cosines(count: int) -> np.ndarray:
     place = (np.arange(BANDS) + 0.5) / BANDS
-    return 1 / BANDS * np.cos(np.pi * np.arange(1, count + 1)[:, None] * place)
+    return 2 / BANDS * np.cos(np.pi * np.arange(1, count + 1)[:, None] * place)
 
 
 def _mean(numbers: np.ndarray) -> float:
     return float(numbers.mean()) if numbers.size else float("nan")
 
 
-# --------------------------------------------------------------------------------------------------- instruments
-
-
 @lru_cache(maxsize=512)
 def spoken(text: str) -> tuple[str, ...]:
     """Return the phones of an English text; none where it has a word that the CMU dictionary has not."""
-    from affgen.align.lexicon import pronounce
-
     try:
         return tuple(phone for word in pronounce(text, "en") for phone in word.phones) if text else ()
     except AffgenError:
         return ()
-
-
-def _phones() -> Callable[[np.ndarray], tuple[str, ...]]:
-    from affgen.align import Aligner
-    from affgen.align.phones import PHONES, SILENCE
-
-    aligner = Aligner.from_pretrained()
-
-    def heard(mel: np.ndarray) -> tuple[str, ...]:
-        likeliest = aligner.posteriors(mel).argmax(axis=1)
-        return tuple(PHONES[k] for k, _ in groupby(likeliest.tolist()) if PHONES[k] != SILENCE)
-
-    return heard
-
-
-def _resemblyzer() -> Embed | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks scipy for a name that is going away
-            from resemblyzer import VoiceEncoder, preprocess_wav
-    except ImportError:
-        return None
-    encoder = VoiceEncoder("cpu", verbose=False)
-
-    def embed(audio: Audio) -> np.ndarray:
-        samples = audio.samples.clip(-1, 1)
-        voiced = preprocess_wav(samples, audio.sample_rate)
-        heard = voiced if len(voiced) > WORD_RATE // 4 else resample(samples, audio.sample_rate, WORD_RATE)
-        vector: np.ndarray = encoder.embed_utterance(heard)
-        return vector / np.linalg.norm(vector)
-
-    return embed
-
-
-def _words(texts: Iterable[str]) -> Callable[[Audio], tuple[str, ...]] | None:
-    """Return a recogniser of the words of ``texts`` among :data:`VOCABULARY` others."""
-    said = {word for text in texts if spoken(text) for word in text.lower().split()}
-    try:
-        from pocketsphinx import Decoder
-    except ImportError:
-        return None
-    if not said:
-        return None
-    from affgen.align.lexicon import sphinx_models
-
-    lines = [line for line in (sphinx_models() / "cmudict-en-us.dict").read_text("utf-8").splitlines() if line]
-    own = [line for line in lines if line.split()[0].split("(")[0] in said]
-    rest = [line for line in lines if line[0].isalpha() and "(" not in line.split()[0] and line.split()[0] not in said]
-    rest = rest[:: max(1, len(rest) // VOCABULARY)]
-    with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "words.dict"
-        listed.write_text("\n".join(sorted(own + rest)) + "\n", "utf-8")
-        decoder = Decoder(samprate=WORD_RATE, loglevel="FATAL", dict=str(listed))
-
-    def heard(audio: Audio) -> tuple[str, ...]:
-        samples = resample(audio.samples, audio.sample_rate, WORD_RATE).clip(-1, 1)
-        decoder.start_utt()
-        decoder.process_raw((samples * 32_767).astype("<i2").tobytes(), full_utt=True)
-        decoder.end_utt()
-        found = decoder.hyp()
-        return tuple(found.hypstr.split()) if found else ()
-
-    return heard
-
-
-def _mos() -> Callable[[Audio], float] | None:
-    try:
-        from speechmos import dnsmos
-    except ImportError:
-        return None
-
-    def overall(audio: Audio) -> float:
-        samples = resample(audio.samples, audio.sample_rate, WORD_RATE).clip(-1, 1)
-        return float(dnsmos.run(samples, WORD_RATE)["ovrl_mos"])
-
-    return overall

@@ -20,7 +20,6 @@ figure               meaning
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,11 +54,11 @@ def control(asked: Sequence[float], judged: Sequence[float]) -> dict[str, float]
     """
     x, y = np.asarray(asked, dtype=float), np.asarray(judged, dtype=float)
     return {
-        "spearman": spearman(x, y),
+        "spearman": spearman(asked, judged),
         "monotone": float(bool(np.all(np.diff(y) > RESOLUTION))),
         "range": float(y[x.tolist().index(TOP)] - y[0]),
         "rmse": float(np.sqrt(np.mean((y - x) ** 2))),
-        "uniformity": uniformity(x, y),
+        "uniformity": uniformity(asked, judged),
     }
 
 
@@ -247,7 +246,7 @@ def moments(frames: np.ndarray) -> dict[str, Any]:
 
 
 def frechet(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
-    """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of the frames behind two lists of :func:`moments`; NaN if none."""
+    """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of the frames behind two lists of moments; NaN if none."""
     if not one or not other:
         return float("nan")
     (mean, spread), (mean2, spread2) = _gaussian(one), _gaussian(other)
@@ -337,13 +336,3 @@ def edits(reference: Sequence[str], found: Sequence[str]) -> int:
         for j, other in enumerate(found, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (symbol != other))
     return row[-1]
-
-
-def steps_of(levels: Sequence[float]) -> str:
-    """Return intensities as text for headings: ``0 .25 .5``."""
-    return " ".join(f"{a:g}".replace("0.", ".") for a in levels) if levels else ""
-
-
-def rises(levels: Sequence[float]) -> bool:
-    """Return whether ``levels`` rise strictly, hold 0 first, and :data:`TOP`."""
-    return bool(levels) and levels[0] == 0 and TOP in levels and all(a < b for a, b in pairwise(levels))

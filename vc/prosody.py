@@ -237,6 +237,7 @@ def along(f0: np.ndarray, places: np.ndarray) -> np.ndarray:
     a, b = f0[left], f0[right]
     nearest = np.where(part < 0.5, a, b)
     between = np.exp((1 - part) * np.log(np.maximum(a, 1)) + part * np.log(np.maximum(b, 1)))
+    between = np.clip(between, np.minimum(a, b), np.maximum(a, b))  # rounding leads out of the range
     inside = (a > 0) & (b > 0) & (part > 0) & (part < 1)
     return np.where(inside, between, nearest).astype(f0.dtype)
 

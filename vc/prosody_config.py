@@ -10,7 +10,7 @@ CONTROLS = {
     "tilt": 1.5,
     "voiced": 0.6,
     "unvoiced": 0.6,
-    "pause": 0.9,
+    "pause": 0.4,
     "gain": 4.0,
 }
 """Each control and the most it may move either way.
@@ -18,7 +18,8 @@ CONTROLS = {
 ``pitch`` median log2 F0 (octaves), ``range`` log ratio of the spreads of log F0, ``slope`` of log2 F0 over a phrase
 (octaves from beginning to end), ``dynamics`` log ratio of the spreads of the log energy, ``tilt`` slope of the log
 energy over a phrase (nepers), ``voiced``, ``unvoiced``, ``pause`` log ratios of duration of voiced and unvoiced speech
-and of pauses within, ``gain`` mean level (nepers).
+and of pauses within, ``gain`` mean level (nepers). Pauses are held closest: the sentences of the twins hardly have any,
+and on speakers left out what is learned of them is no better than no change.
 """
 GAIN_DB = 12.0
 """The gain asked for comes ever closer to this, but not over it; actors are up to 23 dB louder when angry."""

@@ -27,17 +27,20 @@ class Calibration:
     """Which strength makes a label heard at an intensity: ``strengths`` (E, 7) over :data:`GRID`, rising with it.
 
     ``reached`` (E,): the judged intensity at the last of them, in units of the natural gap from neutral to strong;
-    below 1.5 where a model cannot go further.
+    below 1.5 where a model cannot go further. ``colour`` (E,): by how much a label's coordinates are enlarged for the
+    decoder, so that spectra of unseen speakers change as far as those of actors do.
     """
 
     labels: tuple[str, ...]
     strengths: np.ndarray
     reached: np.ndarray
+    colour: np.ndarray
 
     @classmethod
     def identity(cls, labels: Sequence[str]) -> Calibration:
         """Strength equals intensity: before anything was measured."""
-        return cls(tuple(labels), np.tile(GRID, (len(labels), 1)), np.full(len(labels), GRID[-1]))
+        count = len(labels)
+        return cls(tuple(labels), np.tile(GRID, (count, 1)), np.full(count, GRID[-1]), np.ones(count))
 
     def strength(self, label: str, intensity: np.ndarray) -> np.ndarray:
         """Return the strengths (T,) of ``label`` at intensities (T,) from 0 to 1.5."""
@@ -45,16 +48,18 @@ class Calibration:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what :meth:`from_arrays` needs besides the labels."""
-        return {"strengths": self.strengths.astype(np.float32), "reached": self.reached.astype(np.float32)}
+        return {name: getattr(self, name).astype(np.float32) for name in ("strengths", "reached", "colour")}
 
     @classmethod
     def from_arrays(cls, labels: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Calibration:
         """Return what :meth:`arrays` came from; raises :class:`AffgenError` for what is no rising map."""
-        strengths, reached = np.asarray(arrays["strengths"], np.float64), np.asarray(arrays["reached"], np.float64)
-        shapes = strengths.shape == (len(labels), len(GRID)) and reached.shape == (len(labels),)
+        strengths, reached, colour = (
+            np.asarray(arrays[name], np.float64) for name in ("strengths", "reached", "colour")
+        )
+        shapes = strengths.shape == (len(labels), len(GRID)) and reached.shape == colour.shape == (len(labels),)
         if not shapes or (np.diff(strengths) < 0).any() or (strengths[:, 0] != 0).any():
             raise AffgenError(f"a calibration of shape {strengths.shape} that does not rise from 0 over {GRID}")
-        return cls(tuple(labels), strengths, reached)
+        return cls(tuple(labels), strengths, reached, colour)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +88,7 @@ class Strengths:
         names = parts.feeling.labels
         anchor = np.zeros(len(names) - 1)
         anchor[names.index(source) - 1] = float(parts.calibration.strength(source, np.array(1.0)))
-        origin = anchor @ parts.feeling.prototypes[1:]
+        origin = anchor @ coloured(parts)
         left = np.clip(1 - self.asked, 0, 1)[:, None]
         return replace(
             self, labels=self.labels + left * anchor, emotion=self.emotion + left * origin, anchor=anchor, origin=origin
@@ -105,7 +110,13 @@ def wanted(
     weights = named.label_weights(seconds, "s", names[1:], clock)
     columns = [weights[:, k] * parts.calibration.strength(name, asked) for k, name in enumerate(names[1:])]
     strengths = np.stack(columns, axis=1)
-    return Strengths(strengths, strengths @ parts.feeling.prototypes[1:], asked, None, parts.feeling.prototypes[0])
+    return Strengths(strengths, strengths @ coloured(parts), asked, None, parts.feeling.prototypes[0])
+
+
+def coloured(parts: Parts) -> np.ndarray:
+    """Return the coordinates (E - 1, K) of the labels but neutral at strength 1, as the decoder is told them."""
+    found: np.ndarray = parts.calibration.colour[1:, None] * parts.feeling.prototypes[1:]
+    return found
 
 
 def like_reference(
@@ -123,6 +134,7 @@ def like_reference(
         for name, share in zip(parts.feeling.labels[1:], mix, strict=True)
     ]
     scale = np.sum(columns, axis=0) / max(mix.sum(), 1e-6)
+    scale = scale * (mix @ parts.calibration.colour[1:]) / max(mix.sum(), 1e-6)
     emotion = scale[:, None] * coordinates
     return Strengths(np.stack(columns, axis=1), emotion, asked, None, parts.feeling.prototypes[0])
 
