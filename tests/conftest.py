@@ -1,4 +1,4 @@
-"""What several test modules share: one miniature music model per session, and the command line called in process."""
+"""What several test modules share: one miniature of each model per session, and the command line called in process."""
 
 from __future__ import annotations
 
@@ -85,6 +85,49 @@ def composer(miniature: Path) -> Any:
     from music.compose import Composer
 
     return Composer.from_pretrained(miniature)
+
+
+@pytest.fixture(scope="session")
+def converter(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A voice converter, read from its files: an untrained decoder that heeds the emotion, and emotions, prosody and
+    calibration made up: labels differ in all of them, happy is heard early, disgust is heard no further than 1.1.
+    """
+    import numpy as np
+    import torch
+
+    from affgen.emotion.labels import LABELS
+    from vc.config import MINIATURE
+    from vc.convert import VoiceConverter
+    from vc.feeling import Feeling
+    from vc.model import Decoder
+    from vc.pack import Parts, pack
+    from vc.prosody import NAMES, Prosody
+    from vc.wanted import Calibration
+
+    rng, count, rank = np.random.default_rng(0), len(LABELS), MINIATURE.feeling.rank
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = Decoder(MINIATURE.decoder, rank).eval()
+        torch.nn.init.normal_(decoder.feeling.weight, std=2.0)
+        torch.nn.init.normal_(decoder.flow_head.weight, std=0.1)
+        decoder.mel_mean.fill_(-4.5)
+    basis = np.linalg.qr(rng.standard_normal((256, rank)))[0].T
+    places = rng.standard_normal((count, rank)) * (np.arange(count) > 0)[:, None]
+    feeling = Feeling.from_arrays(
+        LABELS, {"basis": basis, "origin": np.zeros(256), "prototypes": places, "plain": places}
+    )
+    offset = np.zeros((count - 1, len(NAMES)))
+    for name, most in (("pitch", 0.3), ("range", 0.2), ("voiced", 0.25), ("gain", 0.5)):
+        offset[:, NAMES.index(name)] = most * np.linspace(-1, 1.1, count - 1)
+    prosody = Prosody(
+        LABELS[1:], offset, 0 * offset, np.full_like(offset, 0.5), np.array(0.2), np.array([7.2, 6.5, 8.0, -0.7])
+    )
+    arrays = Calibration.identity(LABELS).arrays()
+    arrays["strengths"][LABELS.index("happy")] = (0, 0.5, 0.8, 1, 1.1, 1.2, 1.3)
+    arrays["reached"][LABELS.index("disgust")] = 1.1
+    folder = tmp_path_factory.mktemp("converter") / "tiny"
+    pack(Parts(MINIATURE, decoder, feeling, prosody, Calibration.from_arrays(LABELS, arrays)), folder)
+    return VoiceConverter.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,14 @@ def test_frames_have_the_phone_at_their_centre() -> None:
     assert [segment.phone for segment in spoken(SEGMENTS)] == ["a", "t"]
 
 
+def test_segments_between_the_digits_of_a_ctm_still_meet_when_read(tmp_path: Path) -> None:
+    ends = np.cumsum(np.full(400, 0.01238))
+    segments = [Segment(a, b, "a") for a, b in zip([0.0, *ends[:-1]], ends, strict=True)]
+    formats.write_ctm(tmp_path / "a.ctm", {"u": segments})
+    back = formats.read_ctm(tmp_path / "a.ctm")["u"]
+    assert [s.end_s for s in back] == pytest.approx(ends.tolist(), abs=1e-4)
+
+
 def test_ctm_and_textgrid_come_back_as_they_were(tmp_path: Path) -> None:
     quoted = [*SEGMENTS[:-1], Segment(0.3, 0.5, 'ʃ"x')]
     formats.write_ctm(tmp_path / "a.ctm", {"u1": SEGMENTS, "u2": SEGMENTS[1:3]})

@@ -232,14 +232,12 @@ def test_the_emotion_encoder_is_trained_by_its_own_recipe(data: Path, tmp_path: 
 
 
 def test_training_lowers_both_losses(data: Path, tmp_path: Path) -> None:
-    longer = replace(
-        MINIATURE.train_encoder, steps=120, batch_size=4, learning_rate=4e-3, log_every=10, validate_every=60
-    )
+    plan = replace(MINIATURE.train_encoder, steps=30, learning_rate=1e-2, log_every=3, validate_every=30, save_every=30)
     config = replace(
         MINIATURE,
         target=TargetConfig(phones="ctm"),
-        train_encoder=replace(longer, save_every=60),
-        train_decoder=replace(longer, save_every=60),
+        train_encoder=plan,
+        train_decoder=plan,
     )
     train(config, [data], tmp_path, quiet=True)
     for stage, share in (("encoder", 0.3), ("decoder", 0.8)):

@@ -124,6 +124,14 @@ def test_time_and_emotion_are_heard() -> None:
     assert not torch.allclose(score, model(**values | {"emotion": 2 * values["emotion"]}), atol=1e-4)
 
 
+def test_at_the_bottom_attention_comes_between_the_blocks() -> None:
+    model, order = network(), []
+    for name, part in model.bottom.named_children():
+        part.register_forward_hook(lambda *_, name=name: order.append(name))
+    model(**inputs(4))
+    assert order == ["first", "attention", "second"]
+
+
 def test_sinusoids_begin_at_sine_0_and_tell_times_apart() -> None:
     waves = sinusoids(torch.tensor([0.0, 1e-3, 1.0]), 16)
     assert waves.shape == (3, 16) and torch.equal(waves[0], torch.tensor([0.0] * 8 + [1.0] * 8))

@@ -297,8 +297,8 @@ def test_the_fit_finds_what_was_made() -> None:
 def test_what_low_voices_do_more_is_found_and_chance_is_not() -> None:
     found = fitted(made(register_slope=-0.6))
     assert found.by_register[0, AT["pitch"]] == pytest.approx(-0.6, abs=0.06)
-    # one in twenty passes twice its standard error by chance, and is shrunk then
-    assert np.abs(np.delete(found.by_register, AT["pitch"], axis=1)).max() < 0.05
+    chance = np.delete(found.by_register, AT["pitch"], axis=1)
+    assert (chance == 0).mean() > 0.7 and np.abs(chance).max() < 0.05  # one in twenty passes twice its standard error
 
 
 def test_one_wild_speaker_does_not_decide() -> None:

@@ -63,11 +63,11 @@ RULES = {
     "neutral": Rule(),
     "calm": Rule(level_db=-5, semitones=-1, span=-0.2, lift=1.5, pace=1.25, tilt_db=-1.0, swing=-0.05, breath=0.15),
     "happy": Rule(level_db=12, semitones=9, span=0.3, lift=1, pace=1.10, tilt_db=2.5, swing=0.10),
-    "sad": Rule(level_db=4, semitones=5, span=-0.1, lift=2, pace=1.20, tilt_db=1.0, swing=0.10, breath=0.2, tremor=0.3),
-    "angry": Rule(level_db=18, semitones=10, span=0.2, lift=1, pace=1.15, tilt_db=4.0, swing=0.20, tremor=0.1),
+    "sad": Rule(level_db=4, semitones=6, lift=2, pace=1.25, tilt_db=2.0, swing=0.2, breath=0.1, tremor=0.5),
+    "angry": Rule(level_db=18, semitones=10, span=0.2, lift=1, pace=1.2, tilt_db=4.0, swing=0.25),
     "fearful": Rule(level_db=14, semitones=12, span=-0.2, lift=3, pace=1.05, tilt_db=3.0, swing=0.15, tremor=0.4),
-    "disgust": Rule(level_db=4, semitones=3, span=0.2, lift=2, pace=1.35, tilt_db=1.0, swing=0.15, breath=0.1),
-    "surprised": Rule(level_db=7, semitones=8, span=0.7, lift=3, pace=1.0, tilt_db=1.5, swing=0.10),
+    "disgust": Rule(level_db=4, semitones=3, span=0.2, lift=3, pace=1.4, tilt_db=2.0, swing=0.2, breath=0.05),
+    "surprised": Rule(level_db=7, semitones=8, span=0.8, lift=4, tilt_db=2.0, swing=0.1, tremor=0.2),
 }
 """Intensity 1 of every label."""
 

@@ -5,9 +5,6 @@ spectrum lacks is made up for. Then the strength: neutral clips are converted at
 says how far each result has moved from its source towards the label, in units of how far the same speakers' own strong
 clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks for the strength that
 is heard as i.
-
-The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
-is not what was tuned on.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from affgen.audio import Audio, normalise
+from affgen.audio import Audio
 from affgen.emotion.encoder import EmotionEncoder
 from affgen.emotion.space import NEUTRAL
 from affgen.errors import DataError
@@ -27,11 +24,14 @@ from affgen.featuredir import FeatureDir
 from affgen.features import SAMPLE_RATE, extract
 from vc import content
 from vc.convert import VoiceConverter
+from vc.judge import Judge, Judged
 from vc.twins import find
 from vc.wanted import GRID, Calibration
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths tried; the prosody goes no further than the last."""
+LEAST_GAP = 0.1
+"""Speakers whose strong clips are hardly heard as such give no smaller unit than this."""
 COLOURS = (1.0, 3.0)
 """Least and most that a label's coordinates are enlarged by."""
 COLOUR_CLIPS = 12
@@ -39,21 +39,31 @@ COLOUR_CLIPS = 12
 
 
 class Listener:
-    """The shipped emotion encoder as a measure of intensity."""
+    """Two measures of intensity that share neither features nor network, averaged: the emotion encoder's, the judge's.
 
-    def __init__(self) -> None:
-        self.encoder = EmotionEncoder.from_pretrained()
+    Each is in units of how far strong clips of the same speakers are from their neutral ones.
+    """
+
+    def __init__(self, strong: Mapping[str, Sequence[tuple[Audio, Audio]]]) -> None:
+        self.encoder, self.judge = EmotionEncoder.from_pretrained(), Judge.from_pretrained()
         if self.encoder.space is None:
             raise DataError("the emotion encoder has no directions; calibration needs them")
-        self.space = self.encoder.space
+        self.space, self.gaps = self.encoder.space, {label: np.ones(2) for label in strong}
+        for label, pairs in strong.items():
+            moved = [self._moved(self.hear(clip), self.hear(neutral), label) for clip, neutral in pairs]
+            self.gaps[label] = np.maximum(np.median(moved, axis=0), LEAST_GAP)
 
-    def embed(self, audio: Audio) -> np.ndarray:
-        """Return the embedding (256,) of a sound, whatever its loudness."""
-        return self.encoder.encode(normalise(audio)).embedding
+    def hear(self, audio: Audio) -> tuple[np.ndarray, Judged]:
+        """Return the embedding (256,) of a sound, whatever its loudness, and what the judge makes of it."""
+        return self.encoder.encode(audio).embedding, self.judge.read(audio)
 
-    def moved(self, embedding: np.ndarray, anchor: np.ndarray, label: str) -> float:
-        """Return how far ``embedding`` (256,) is from ``anchor`` (256,) towards ``label``."""
-        return float(self.space.project(embedding[None], label, anchor)[0])
+    def moved(self, heard: tuple[np.ndarray, Judged], anchor: tuple[np.ndarray, Judged], label: str) -> float:
+        """Return how far ``heard`` is from ``anchor`` towards ``label``: 1 is as far as natural strong clips are."""
+        return float(np.mean(self._moved(heard, anchor, label) / self.gaps[label]))
+
+    def _moved(self, heard: tuple[np.ndarray, Judged], anchor: tuple[np.ndarray, Judged], label: str) -> np.ndarray:
+        embedded = self.space.project(heard[0][None], label, anchor[0])[0]
+        return np.array([embedded, self.judge.strength(heard[1], label, anchor[1])])
 
 
 def calibrate(
@@ -69,28 +79,27 @@ def calibrate(
     """
     if not neutral:
         raise DataError("no neutral clips to calibrate on; accepted: labelled intensities of speakers left out")
-    listener, labels = Listener(), converter.labels
+    listener, labels = Listener(strong), converter.labels
     colour = colours(converter, strong)
     plain = with_colour(converter, colour)
-    anchors = [listener.embed(clip) for clip in neutral]
+    anchors = [listener.hear(clip) for clip in neutral]
     rows = Calibration.identity(labels)
     strengths, reached = rows.strengths.copy(), rows.reached.copy()
     for row, label in enumerate(labels):
         pairs = strong.get(label, ())
         if label == NEUTRAL or not pairs:
             continue
-        gap = np.median([listener.moved(listener.embed(a), listener.embed(b), label) for a, b in pairs])
         heard = [
             np.median(
                 [
-                    listener.moved(listener.embed(plain.convert(clip, label, strength)), anchor, label)
+                    listener.moved(listener.hear(plain.convert(clip, label, strength)), anchor, label)
                     for clip, anchor in zip(neutral, anchors, strict=True)
                 ]
             )
             for strength in STRENGTHS
         ]
-        strengths[row], reached[row] = inverted(np.array(heard) / gap)
-        told = f"heard {np.round(np.array(heard) / gap, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
+        strengths[row], reached[row] = inverted(np.array(heard))
+        told = f"heard {np.round(heard, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
         report(f"{label}: {told}, colour {colour[row]:.2f}")
     return Calibration(labels, strengths, reached, colour)
 

@@ -86,7 +86,7 @@ class VcConfig:
     """What is trained; ``emoreg`` (:mod:`vc.emoreg.config`) is the published system."""
     licence: str = ""
     """Of the weights: the strictest of the corpora they are trained on."""
-    sampler: str = "flow"
+    sampler: str = "ml"
     steps: int = 4
     """Steps of the sampler when nothing else is asked for."""
     feeling: FeelingConfig = field(default_factory=FeelingConfig)

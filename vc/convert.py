@@ -16,7 +16,7 @@ Nothing is kept between calls; equal arguments give equal samples. Intensity 0 g
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,17 @@ class VoiceConverter:
     def steps(self) -> int:
         """Steps of the sampler when nothing else is asked for."""
         return self.parts.config.steps
+
+    def variant(self, *, rank: int | None = None, difference: bool = False, none: bool = False) -> VoiceConverter:
+        """Return an ablation: ``rank`` directions alone, plain ``difference`` of means in place of the prototypes, or
+        ``none``, where prosody moves and the decoder is told nothing.
+        """
+        feeling = self.parts.feeling
+        if difference:
+            feeling = replace(feeling, prototypes=feeling.plain)
+        if none or rank is not None:
+            feeling = feeling.keeping(0 if none else int(rank or 0))
+        return VoiceConverter(replace(self.parts, feeling=feeling))
 
     def convert(
         self,

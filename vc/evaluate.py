@@ -19,6 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,16 +90,17 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     converter = _converter(args)
     rows = evaluate_rows.rows(converter, args.rows or evaluate_rows.offered(converter), settings.steps, settings.seed)
+    digests = {name: _digest(name, args.model) for name in rows}  # before any of these files can change
     session, natural, missing = _opened(args, settings)
     found, failures = {}, []
     for name, row in rows.items():
         say(args, f"row {name}")
-        found[name], failed = _row(session, name, row, _digest(name, args.model))
+        found[name], failed = _row(session, name, row, digests[name])
         failures += failed
     material = Material(session.sources, natural, found, failures)
-    made = record(
-        material, {"command": "vc evaluate", "format": FORMAT, **_about(args, settings, session.reader, missing)}
-    )
+    steps = settings.steps or getattr(converter, "steps", None)
+    about = {"command": "vc evaluate", "format": FORMAT, "steps": steps, "missing": missing}
+    made = record(material, about | _about(args, settings, session.reader))
     atomic_write(args.out, json.dumps(made, indent=1, allow_nan=False) + "\n")
     print(json.dumps(made, allow_nan=False) if getattr(args, "json", False) else markdown(made))
     return 0
@@ -148,7 +150,7 @@ def _converter(args: argparse.Namespace) -> VoiceConverter | None:
     return VoiceConverter.from_pretrained(args.model)
 
 
-def _about(args: argparse.Namespace, settings: Settings, reader: Reader, missing: list[str]) -> dict[str, Any]:
+def _about(args: argparse.Namespace, settings: Settings, reader: Reader) -> dict[str, Any]:
     """Return what the figures depend on besides the sounds."""
     from vc.pack import SHIPPED
 
@@ -158,9 +160,8 @@ def _about(args: argparse.Namespace, settings: Settings, reader: Reader, missing
         model = {"folder": str(args.model or "shipped"), "parameters": describe(folder)["parameters"]}
     return {
         "data": [str(folder) for folder in args.data], "model": model, "emotions": list(settings.emotions),
-        "intensities": list(settings.intensities), "steps": settings.steps, "seed": settings.seed,
-        "threads": torch.get_num_threads(), "loudness": evaluate_tools.LUFS,
-        "instruments": reader.about(), "missing": missing,
+        "intensities": list(settings.intensities), "seed": settings.seed, "threads": torch.get_num_threads(),
+        "loudness": evaluate_tools.LUFS, "instruments": reader.about(),
     }  # fmt: skip
 
 
@@ -216,7 +217,8 @@ def _row(session: Session, name: str, row: Row, digest: str) -> tuple[list[dict[
         kept = _kept(place, about)
         if kept is None:
             if not warm:
-                row(source.audio, session.settings.emotions[0], 1.0)  # loads what is loaded once; not timed
+                with suppress(AffgenError):  # it will be told of where it counts
+                    row(source.audio, session.settings.emotions[0], 1.0)  # loads what is loaded once; not timed
                 warm = True
             kept = _utterance(session, name, row, source)
             if place is not None:

@@ -13,6 +13,7 @@ from vc.evaluate_tools import ROUGHNESS, Heard, Source, spoken
 from vc.figures import Reading, at
 
 Table = dict[str, Any]
+OWN = "own strong clips"
 REACHED = ("accuracy", "accuracy_among", "probability")
 CONTROL = ("monotone", "range", "rmse", "uniformity")
 CONTENT = ("phones", "phones_change", "phones_source", "phones_source_change", "words", "words_change")
@@ -49,7 +50,7 @@ def record(material: Material, about: Mapping[str, Any]) -> Table:
         "natural": row_figures(material.natural, material, gap),
         "rows": {name: row_figures(readings, material, gap) for name, readings in material.rows.items()},
         "failures": list(material.failures),
-        "listening_test": "none was run; quality is what the measures of sound say",
+        "listening_test": "none was run; naturalness is what the measures of sound say",
     }
     own = figures.values(material.rows.get("model", ()), gap)
     if own:
@@ -82,7 +83,7 @@ def validity(material: Material, gap: Mapping[str, float]) -> Table:
             np.mean([_likeliest(source.heard) == "neutral" for source in material.sources])
         ),
         "speaker": speaker_floors(material),
-        "content": content_floors(material.sources),
+        "content": content_floors(material),
         "frechet": frechet_floors(material),
     }
 
@@ -118,13 +119,19 @@ def speaker_floors(material: Material) -> Table:
     return found
 
 
-def content_floors(sources: Sequence[Source]) -> Table:
-    """Return errors in points of the raw sources against their own text, and against another sentence's."""
+def content_floors(material: Material) -> Table:
+    """Return errors in points of the raw sources against their own text, and against another sentence's.
+
+    ``phones_other_take`` is another neutral take against the phones read in the source.
+    """
     from affgen.align.lexicon import words
 
-    texts = sorted({source.text for source in sources if spoken(source.text)})
+    texts = sorted({source.text for source in material.sources if spoken(source.text)})
     found: dict[str, list[float]] = {}
-    for source in sources:
+    for reading in at(material.natural, 0.0):
+        wrong, count = reading["errors"]["phones_source"]
+        found.setdefault("phones_other_take", []).append(100 * wrong / max(count, 1))
+    for source in material.sources:
         for text in texts:
             kind = "own" if text == source.text else "another"
             said = spoken(text)
@@ -165,9 +172,9 @@ def row_figures(readings: Sequence[Reading], material: Material, gap: Mapping[st
     """Return the figures of one row."""
     value, speakers = figures.values(readings, gap), material.speakers
 
-    def interval(name: str, statistic: Callable[..., Any] = np.mean) -> Table:
+    def interval(name: str, median: bool = False) -> Table:
         own = value.get(name, {})
-        return figures.interval(own, speakers, statistic) | {"labels": figures.by_label(own)}
+        return figures.interval(own, speakers, median=median) | {"labels": figures.by_label(own)}
 
     leak = figures.leakage(readings, gap)
     rtf = value.get("rtf", {})
@@ -175,7 +182,7 @@ def row_figures(readings: Sequence[Reading], material: Material, gap: Mapping[st
         "outputs": len(readings),
         "reached": {name: interval(name) for name in REACHED} | {"read_as": figures.confusion(readings)},
         "control": {
-            "spearman": interval("spearman", np.median),
+            "spearman": interval("spearman", median=True),
             "spearman_mean": interval("spearman"),
             **{name: interval(name) for name in CONTROL},
             "curve": curve(readings, gap),
@@ -230,7 +237,17 @@ def real_moments(material: Material) -> dict[str, list[Mapping[str, Any]]]:
 
 def markdown(made: Table) -> str:
     """Return the tables: validity of the judge, all rows, and each emotion of each row."""
-    return "\n\n".join(["\n".join(trusted(made)), "\n".join(main_table(made)), "\n".join(label_table(made))]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "\n".join(trusted(made)),
+                "\n".join(main_table(made)),
+                "\n".join(curve_table(made)),
+                "\n".join(label_table(made)),
+            ]
+        )
+        + "\n"
+    )
 
 
 def trusted(made: Table) -> list[str]:
@@ -257,7 +274,10 @@ def trusted(made: Table) -> list[str]:
         )
     distances = ", ".join(f"other {name} {shown(x, 1)}" for name, x in known["frechet"].items())
     lines.append(f"- Fréchet distance between halves of the real strong clips: {distances}")
+    if made["model"]:
+        lines.append(f"- model: {made['model']['parameters']:,} parameters, {made['steps'] or 'its own'} steps")
     lines += [f"- missing: {text}" for text in made["missing"]]
+    lines.append(f"- listening test: {made['listening_test']}")
     if made["failures"]:
         lines.append(f"- {len(made['failures'])} conversions failed and are in no figure")
     return lines
@@ -270,7 +290,7 @@ def main_table(made: Table) -> list[str]:
     head += [f"speaker, {name}" for name in encoders]
     head += ["phone errors", "word errors", "Fréchet", "roughness", "MCD", "RTF"]
     lines = [head, ["---"] * len(head)]
-    for name, row in {"own strong clips": made["natural"], **made["rows"]}.items():
+    for name, row in {OWN: made["natural"], **made["rows"]}.items():
         control, reached, quality, content = (row[part] for part in ("control", "reached", "quality", "content"))
         cells = [name, ranged(control["spearman"], 2), shown(control["monotone"]["value"], 2)]
         cells += [ranged(control["range"], 2), shown(control["rmse"]["value"], 2, "less")]
@@ -278,9 +298,27 @@ def main_table(made: Table) -> list[str]:
         cells += [shown(row["leak"]["excess"], 2, "less")]
         cells += [ranged(row["speaker"].get(e, {}).get("others"), 3) for e in encoders]
         cells += [ranged(content.get(f"{what}_change"), 1, "less") for what in ("phones", "words")]
-        cells += [ranged(quality["frechet"], 1, "less"), shown(quality["roughness"]["value"], 2, "less")]
+        real = name == OWN  # compared with themselves
+        cells += ["-", "-"] if real else [
+            ranged(quality["frechet"], 1, "less"), shown(quality["roughness"]["value"], 2, "less")
+        ]  # fmt: skip
         cells += [shown(quality["mcd"]["value"], 1, "less"), shown(row["cost"].get("rtf"), 3, "less")]
         lines.append(cells)
+    return [_line(cells) for cells in lines]
+
+
+def curve_table(made: Table) -> list[str]:
+    """Return how strong each row is judged, and how alike the speaker stays, at every intensity."""
+    levels = [f"{level:g}" for level in made["intensities"]]
+    encoder = next(iter(made["validity"]["speaker"]), "")
+    lines = [["row", *(f"judged at {x}" for x in levels), *(f"speaker at {x}" for x in levels)]]
+    lines.append(["---"] * len(lines[0]))
+    for name, row in {OWN: made["natural"], **made["rows"]}.items():
+        curves = [each for each in row["control"]["curve"].values() if each]
+        cells = [[each[x] for each in curves if each.get(x) is not None] for x in levels]
+        judged = [shown(_mean(values), 2) if values else "-" for values in cells]
+        near = row["speaker"].get(encoder, {}).get("others", {}).get("curve", {})
+        lines.append([name, *judged, *(shown(near.get(x), 3) for x in levels)])
     return [_line(cells) for cells in lines]
 
 
@@ -289,7 +327,7 @@ def label_table(made: Table) -> list[str]:
     head = ["row", "emotion", "Spearman, mean", "range", "accuracy", "probability", "F0, semitones", "F0 range"]
     head += ["duration", "loudness, LU", "phone errors"]
     lines = [head, ["---"] * len(head)]
-    for name, row in {"own strong clips": made["natural"], **made["rows"]}.items():
+    for name, row in {OWN: made["natural"], **made["rows"]}.items():
         for label in made["emotions"]:
             control, reached, prosody = row["control"], row["reached"], row["prosody"]
             cells = [name, label, shown(control["spearman_mean"]["labels"].get(label), 2)]

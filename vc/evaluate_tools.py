@@ -61,7 +61,6 @@ class Heard:
     voices: dict[str, np.ndarray]
     phones: tuple[str, ...]
     words: tuple[str, ...] | None
-    mos: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,6 @@ class Reader:
             {name: embed(matched) for name, embed in self.encoders.items()},
             self.phones(mel),
             self.words(matched) if self.words else None,
-            self.mos(matched) if self.mos else float("nan"),
         )
 
     def read(self, source: Source, audio: Audio, label: str, intensity: float) -> dict[str, Any]:
@@ -128,13 +126,15 @@ class Reader:
             if name != "neutral"
         }
         wrong = errors(source, heard)
-        reading = {
+        reading: dict[str, Any] = {
             "utterance": source.name, "speaker": source.speaker, "label": label, "intensity": intensity,
             "posterior": told, "strength": strengths, "errors": wrong,
             "speaker_likeness": likeness(source, heard), "numbers": described(source, heard),
         }  # fmt: skip
         if intensity == figures.TOP:
             reading["moments"] = figures.moments(frames(heard.features))
+            if self.mos is not None:
+                reading["numbers"]["mos"] = self.mos(normalise(audio, LUFS))
         return reading
 
     def about(self) -> dict[str, Any]:
@@ -193,7 +193,6 @@ def described(source: Source, heard: Heard) -> dict[str, float]:
     found = {
         **roughness(heard),
         "mcd": distortion(source.vocoded.features, heard.features, path),
-        "mos": heard.mos,
         "valence_change": place[0] - origin[0],
         "arousal_change": place[1] - origin[1],
         "f0_change": voice["median"] - own["median"],
@@ -267,7 +266,8 @@ def roughness(heard: Heard) -> dict[str, float]:
     tones = 12 * np.log2(np.where(sound.f0 > 0, sound.f0, 1.0))
     bends = np.abs(np.diff(tones, n=2))[voiced[2:] & voiced[1:-1] & voiced[:-2]]
     steps = np.diff(mel, axis=1)[:, loud[1:] & loud[:-1]]
-    smooth = np.apply_along_axis(np.convolve, 0, np.pad(mel, ((2, 2), (0, 0)), mode="edge"), np.ones(5) / 5, "valid")
+    edged = np.pad(mel, ((2, 2), (0, 0)), mode="edge")
+    smooth = np.mean([edged[k : k + len(mel)] for k in range(5)], axis=0)
     values = cepstra(mel, 12)[:, loud]
     return {
         "jitter": _mean(np.minimum(bends, 2.0)),

@@ -8,7 +8,7 @@ above all the speaker, never enters. A neutral source is the origin, intensity i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,12 +21,16 @@ from vc.config import FeelingConfig
 
 @dataclass(frozen=True, eq=False)
 class Feeling:
-    """``labels`` (E), neutral first; ``basis`` (K, 256), ``origin`` (256,); ``prototypes`` (E, K) at intensity 1."""
+    """``labels`` (E), neutral first; ``basis`` (K, 256), ``origin`` (256,); ``prototypes`` (E, K) at intensity 1.
+
+    ``plain`` (E, K) are the plain differences of the labels' means, whoever speaks how strongly: for comparison.
+    """
 
     labels: tuple[str, ...]
     basis: np.ndarray
     origin: np.ndarray
     prototypes: np.ndarray
+    plain: np.ndarray
 
     @classmethod
     def fit(
@@ -52,15 +56,21 @@ class Feeling:
         basis = dvm.basis[: config.rank]
         shifts = (space.prototypes - space.prototypes[0]) @ basis.T
         scale = float(np.sqrt(np.mean(shifts[1:] ** 2)))
-        arrays = {"basis": basis / scale, "origin": space.prototypes[0], "prototypes": shifts / scale}
         order = sorted(range(len(shifts)), key=lambda row: LABELS.index(space.labels[row]))
-        arrays["prototypes"] = arrays["prototypes"][order]
-        return cls.from_arrays([str(space.labels[row]) for row in order], arrays)
+        found = [str(space.labels[row]) for row in order]
+        means = np.stack([embeddings[np.array(labels) == label].mean(axis=0) for label in found])
+        arrays = {"basis": basis / scale, "origin": space.prototypes[0], "prototypes": shifts[order] / scale}
+        return cls.from_arrays(found, arrays | {"plain": (means - means[0]) @ basis.T / scale})
 
     def coordinates(self, embeddings: np.ndarray, anchor: np.ndarray | None = None) -> np.ndarray:
         """Return (..., K) of ``embeddings`` (..., 256), 0 at ``anchor``: the speaker's neutral mean if it is known."""
         found: np.ndarray = (embeddings - (self.origin if anchor is None else anchor)) @ self.basis.T
         return found
+
+    def keeping(self, rank: int) -> Feeling:
+        """Return the same with the first ``rank`` directions alone; 0: no emotion is told to the decoder."""
+        kept = np.arange(len(self.basis)) < rank
+        return replace(self, prototypes=self.prototypes * kept)
 
     def prototype(self, label: str) -> np.ndarray:
         """Return the coordinates (K,) of ``label`` at intensity 1."""
@@ -71,14 +81,15 @@ class Feeling:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what :meth:`from_arrays` needs besides the labels."""
-        return {"basis": self.basis, "origin": self.origin, "prototypes": self.prototypes}
+        return {name: getattr(self, name) for name in ("basis", "origin", "prototypes", "plain")}
 
     @classmethod
     def from_arrays(cls, labels: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Feeling:
         """Return what :meth:`arrays` came from; raises :class:`AffgenError` for shapes that do not fit."""
-        basis, origin, prototypes = (
-            np.asarray(arrays[name], dtype=np.float32) for name in ("basis", "origin", "prototypes")
+        basis, origin, prototypes, plain = (
+            np.asarray(arrays[name], dtype=np.float32) for name in ("basis", "origin", "prototypes", "plain")
         )
-        if basis.ndim != 2 or origin.shape != basis.shape[1:] or prototypes.shape != (len(labels), len(basis)):
+        rows = (len(labels), len(basis))
+        if basis.ndim != 2 or origin.shape != basis.shape[1:] or not prototypes.shape == plain.shape == rows:
             raise AffgenError(f"emotions of shapes {basis.shape}, {origin.shape}, {prototypes.shape} do not fit")
-        return cls(tuple(labels), basis, origin, prototypes)
+        return cls(tuple(labels), basis, origin, prototypes, plain)

@@ -150,32 +150,39 @@ def numbers(reading: Reading) -> dict[str, float]:
 
 
 def interval(
-    value_of: Mapping[Key, float],
-    speaker_of: Mapping[str, str],
-    statistic: Callable[..., Any] = np.mean,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    value_of: Mapping[Key, float], speaker_of: Mapping[str, str], *, median: bool = False, seed: int = 0
 ) -> dict[str, float]:
-    """Return ``value``, and ``low`` and ``high`` of its 95 % interval: speakers are drawn, then their utterances.
+    """Return the mean or ``median`` as ``value``, and ``low`` and ``high`` of its 95 % interval by bootstrap.
 
-    All labels of an utterance are drawn together. NaN where there are no values.
+    Speakers are drawn, then their utterances, with all labels of an utterance together. NaN where there are no values.
     """
     if not value_of:
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "count": 0}
-    groups: dict[str, dict[str, list[float]]] = {}
-    for (utterance, _), value in value_of.items():
-        groups.setdefault(speaker_of[utterance], {}).setdefault(utterance, []).append(value)
-    nested = [[np.array(v) for v in utterances.values()] for utterances in groups.values()]
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(draws):
-        chosen = [nested[k] for k in rng.integers(len(nested), size=len(nested))]
-        drawn = [part[k] for part in chosen for k in rng.integers(len(part), size=len(part))]
-        means.append(float(statistic(np.concatenate(drawn))))
-    low, high = np.quantile(means, (0.025, 0.975))
+    utterances = sorted({utterance for utterance, _ in value_of})
+    times = _drawn([speaker_of[name] for name in utterances], np.random.default_rng(seed))  # (DRAWS, U)
+    place = {name: k for k, name in enumerate(utterances)}
     every = np.array(list(value_of.values()))
-    return {"value": float(statistic(every)), "low": float(low), "high": float(high), "count": len(every)}
+    weight = times[:, [place[utterance] for utterance, _ in value_of]]  # (DRAWS, N)
+    if median:
+        order = np.argsort(every, kind="stable")
+        summed = np.cumsum(weight[:, order], axis=1)
+        drawn = every[order][(summed >= summed[:, -1:] / 2).argmax(axis=1)]
+    else:
+        drawn = weight @ every / weight.sum(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    value = float(np.median(every) if median else every.mean())
+    return {"value": value, "low": float(low), "high": float(high), "count": len(every)}
+
+
+def _drawn(speakers: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """Return how often each utterance (U,) is drawn, (DRAWS, U), by drawing speakers and then utterances of each."""
+    names, owner = np.unique(speakers, return_inverse=True)
+    often = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)  # (DRAWS, S)
+    times = np.zeros((DRAWS, len(speakers)))
+    for k in range(len(names)):
+        own = np.flatnonzero(owner == k)
+        times[:, own] = rng.multinomial(often[:, k] * len(own), np.full(len(own), 1 / len(own)))
+    return times
 
 
 def paired(
@@ -249,15 +256,11 @@ def frechet(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
     """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of the frames behind two lists of moments; NaN if none."""
     if not one or not other:
         return float("nan")
-    (mean, spread), (mean2, spread2) = _gaussian(one), _gaussian(other)
-    root = _root(spread)
-    cross = np.linalg.eigvalsh(root @ spread2 @ root)
-    trace = np.trace(spread) + np.trace(spread2) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
-    return float(max(0.0, (mean - mean2) @ (mean - mean2) + trace))
+    return _distance(_gaussian(_stacked(one)), _gaussian(_stacked(other)))
 
 
 def frechet_interval(
-    readings: Sequence[Reading], real: Mapping[str, Sequence[Mapping[str, Any]]], *, draws: int = 200, seed: int = 0
+    readings: Sequence[Reading], real: Mapping[str, Sequence[Mapping[str, Any]]], *, draws: int = 100, seed: int = 0
 ) -> dict[str, Any]:
     """Return the mean over labels of :func:`frechet` between readings at the top and ``real`` clips of the label.
 
@@ -266,18 +269,21 @@ def frechet_interval(
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for reading in at(readings):
-        if reading.get("moments") and reading["label"] in real:
+        if reading["label"] in real:
             groups.setdefault(reading["label"], []).append(reading["moments"])
-    each = {label: frechet(rows, real[label]) for label, rows in sorted(groups.items())}
-    if not each:
+    if not groups:
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "labels": {}}
-    rng, value = np.random.default_rng(seed), float(np.mean(list(each.values())))
-    drawn = [
-        np.mean([frechet([rows[k] for k in rng.integers(len(rows), size=len(rows))], real[label])
-                 for label, rows in sorted(groups.items())])
-        for _ in range(draws)
-    ]  # fmt: skip
-    low, high = np.quantile(drawn, (0.025, 0.975)) - np.mean(drawn) + value
+    rng = np.random.default_rng(seed)
+    each: dict[str, float] = {}
+    drawn = np.zeros(draws)
+    for label, rows in sorted(groups.items()):
+        own, theirs = _stacked(rows), _gaussian(_stacked(real[label]))
+        each[label] = _distance(_gaussian(own), theirs)
+        for k in range(draws):
+            again = rng.integers(len(rows), size=len(rows))
+            drawn[k] += _distance(_gaussian([part[again] for part in own]), theirs) / len(groups)
+    value = float(np.mean(list(each.values())))
+    low, high = np.maximum(np.quantile(drawn, (0.025, 0.975)) - drawn.mean() + value, 0)
     return {"value": value, "low": float(low), "high": float(high), "labels": each}
 
 
@@ -300,13 +306,26 @@ def oddness(readings: Sequence[Reading], natural: Sequence[Reading], names: Sequ
     return {"value": float(np.mean(size)) if size else float("nan"), "names": mean}
 
 
-def _gaussian(parts: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    count = sum(part["count"] for part in parts)
-    mean = np.sum([part["sum"] for part in parts], axis=0) / count
-    square = np.zeros((len(mean), len(mean)))
-    square[np.triu_indices(len(mean))] = np.sum([part["squares"] for part in parts], axis=0) / count
-    square += np.triu(square, 1).T
-    return mean, square - np.outer(mean, mean)
+def _stacked(parts: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+    """Return counts (N,), sums (N, D) and squares (N, D (D + 1) / 2) of N sounds."""
+    return [np.array([part[name] for part in parts], dtype=float) for name in ("count", "sum", "squares")]
+
+
+def _gaussian(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean (D,) and covariance (D, D) of all sounds together."""
+    count, total, squares = (part.sum(axis=0) for part in parts)
+    mean = total / count
+    spread = np.zeros((len(mean), len(mean)))
+    spread[np.triu_indices(len(mean))] = squares / count
+    return mean, spread + np.triu(spread, 1).T - np.outer(mean, mean)
+
+
+def _distance(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
+    (mean, spread), (mean2, spread2) = one, other
+    root = _root(spread)
+    cross = np.linalg.eigvalsh(root @ spread2 @ root)
+    trace = np.trace(spread) + np.trace(spread2) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    return float(max(0.0, (mean - mean2) @ (mean - mean2) + trace))
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

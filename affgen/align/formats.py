@@ -30,8 +30,8 @@ def write_ctm(path: str | Path, alignments: Mapping[str, Sequence[Segment]]) -> 
         for segment in segments:
             if not all(re.fullmatch(r"\S+", text) for text in (name, segment.phone)):
                 raise AffgenError(f"{path}: {name!r} {segment.phone!r}: accepted: names and phones without blanks")
-            length = segment.end_s - segment.start_s
-            lines.append(f"{name} 1 {segment.start_s:.4f} {length:.4f} {segment.phone}\n")
+            start, end = round(segment.start_s, 4), round(segment.end_s, 4)  # so that segments still meet when read
+            lines.append(f"{name} 1 {start:.4f} {end - start:.4f} {segment.phone}\n")
     atomic_write(path, "".join(lines))
 
 

@@ -117,6 +117,14 @@ class Stage(nn.Module):
         return cast(Tensor, self.attention(self.second(self.first(x, time, mask), time, mask), mask))
 
 
+class Bottom(Stage):
+    """The lowest resolution between down and up: attention comes between the two residual blocks."""
+
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None) -> Tensor:
+        """``x`` (B, C, F, T) -> the same shape."""
+        return cast(Tensor, self.second(self.attention(self.first(x, time, mask), mask), time, mask))
+
+
 class Gated(nn.Module):
     """Convolution, instance normalisation, gated linear unit."""
 
@@ -170,7 +178,7 @@ class ScoreUNet(nn.Module):
         inputs = [2 + width, *sizes[:-1]]
         self.downs = nn.ModuleList(Stage(a, b, dim) for a, b in zip(inputs, sizes, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(size, size, 3, stride=2, padding=1) for size in sizes[:-1])
-        self.bottom = Stage(sizes[-1], sizes[-1], dim)
+        self.bottom = Bottom(sizes[-1], sizes[-1], dim)
         rising = list(zip(sizes[::-1], sizes[-2::-1], strict=False))
         self.ups = nn.ModuleList(Stage(2 * a, b, dim) for a, b in rising)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, b, 4, stride=2, padding=1) for _, b in rising)
