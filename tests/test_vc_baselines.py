@@ -77,7 +77,7 @@ def test_changes_grow_with_the_intensity_as_the_rule_says(world: baselines.World
 
 
 def test_the_rule_is_deterministic_and_finite_up_to_its_end(world: baselines.World) -> None:
-    for label in LABELS[1:]:
+    for label in ("sad", "surprised"):
         one, two = (world.spoken(label, baselines.MOST) for _ in range(2))
         assert one.samples.tobytes() == two.samples.tobytes()
         assert np.isfinite(one.samples).all() and one.samples.any()

@@ -94,7 +94,7 @@ def test_a_constant_passes_the_envelope_and_not_the_cepstra(seed: int, by: float
 # --- level -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gain", [0.03, 0.3, 3.0])
+@pytest.mark.parametrize("gain", [0.1, 0.3, 3.0])
 def test_a_gain_changes_nothing_but_the_level(gain: float) -> None:
     samples = np.concatenate([vowel(120), 1e-3 * vowel(150)])
     mels = [log_mel(samples), log_mel(np.float32(gain) * samples)]

@@ -134,7 +134,7 @@ def test_the_losses_fall_on_a_toy_batch() -> None:
             optimiser.zero_grad()
             sum(losses.values()).backward()  # type: ignore[union-attr]
             optimiser.step()
-            history.append({name: float(value) for name, value in losses.items()})
+            history.append({name: float(value.detach()) for name, value in losses.items()})
     assert set(history[0]) == {"average", "flow"}
     first, last = (
         {name: np.mean([row[name] for row in part]) for name in history[0]} for part in (history[:8], history[-8:])
@@ -143,8 +143,8 @@ def test_the_losses_fall_on_a_toy_batch() -> None:
 
 
 def test_the_flow_does_not_teach_the_average() -> None:
-    model, what = decoder(), given(2, 9)
-    mel = torch.ones(2, 80, 9).double()
+    model, what = decoder().float(), Given(*(value.float() for value in vars(given(2, 9)).values()))
+    mel = torch.ones(2, 80, 9)
     model.losses(mel, what)["flow"].backward()
     grown = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     assert not any(name.startswith(LEARNED_MEAN) for name in grown)

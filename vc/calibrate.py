@@ -1,10 +1,13 @@
 """Calibration: which strength is heard as which intensity, measured on speakers that the decoder has not seen.
 
-First the decoder's colour: clips of each label are compared with conversions of their neutral twins, and what the
-spectrum lacks is made up for. Then the strength: neutral clips are converted at rising strengths, and a listener model
-says how far each result has moved from its source towards the label, in units of how far the same speakers' own strong
-clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks for the strength that
-is heard as i.
+First the decoder's colour, and F0 and energy: clips of each label are compared with conversions of their neutral
+twins, and what is lacking is made up for. Then the strength: neutral clips are converted at rising strengths, and a
+listener model says how far each result has moved from its source towards the label, in units of how far the same
+speakers' own strong clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks
+for the strength that is heard as i.
+
+The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
+is not what was tuned on.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from affgen.featuredir import FeatureDir
 from affgen.features import SAMPLE_RATE, extract
 from vc import content
 from vc.convert import VoiceConverter
-from vc.judge import Judge, Judged
-from vc.twins import find
+from vc.pack import Parts
+from vc.prosody import NAMES, Prosody
+from vc.twins import Measured, find, measure
 from vc.wanted import GRID, Calibration
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -34,36 +38,33 @@ LEAST_GAP = 0.1
 """Speakers whose strong clips are hardly heard as such give no smaller unit than this."""
 COLOURS = (1.0, 3.0)
 """Least and most that a label's coordinates are enlarged by."""
-COLOUR_CLIPS = 12
-"""Pairs of each label that colours are measured on."""
+COLOUR_CLIPS = 16
+"""Pairs of each label that colour and prosody are measured on."""
+CORRECTED = ("pitch", "range", "motion", "slope", "dynamics", "tilt")
+AT = [NAMES.index(name) for name in CORRECTED]
+"""Controls of the prosody that are corrected, and where they stand."""
+TRUST = 0.6
 
 
 class Listener:
-    """Two measures of intensity that share neither features nor network, averaged: the emotion encoder's, the judge's.
-
-    Each is in units of how far strong clips of the same speakers are from their neutral ones.
-    """
+    """The shipped emotion encoder as a measure of intensity, in units of how far ``strong`` clips are from neutral."""
 
     def __init__(self, strong: Mapping[str, Sequence[tuple[Audio, Audio]]]) -> None:
-        self.encoder, self.judge = EmotionEncoder.from_pretrained(), Judge.from_pretrained()
+        self.encoder, self.gaps = EmotionEncoder.from_pretrained(), dict.fromkeys(strong, 1.0)
         if self.encoder.space is None:
             raise DataError("the emotion encoder has no directions; calibration needs them")
-        self.space, self.gaps = self.encoder.space, {label: np.ones(2) for label in strong}
+        self.space = self.encoder.space
         for label, pairs in strong.items():
-            moved = [self._moved(self.hear(clip), self.hear(neutral), label) for clip, neutral in pairs]
-            self.gaps[label] = np.maximum(np.median(moved, axis=0), LEAST_GAP)
+            moved = [self.moved(self.hear(clip), self.hear(neutral), label) for clip, neutral in pairs]
+            self.gaps[label] = max(float(np.median(moved)), LEAST_GAP)
 
-    def hear(self, audio: Audio) -> tuple[np.ndarray, Judged]:
-        """Return the embedding (256,) of a sound, whatever its loudness, and what the judge makes of it."""
-        return self.encoder.encode(audio).embedding, self.judge.read(audio)
+    def hear(self, audio: Audio) -> np.ndarray:
+        """Return the embedding (256,) of a sound, whatever its loudness."""
+        return self.encoder.encode(audio).embedding
 
-    def moved(self, heard: tuple[np.ndarray, Judged], anchor: tuple[np.ndarray, Judged], label: str) -> float:
+    def moved(self, heard: np.ndarray, anchor: np.ndarray, label: str) -> float:
         """Return how far ``heard`` is from ``anchor`` towards ``label``: 1 is as far as natural strong clips are."""
-        return float(np.mean(self._moved(heard, anchor, label) / self.gaps[label]))
-
-    def _moved(self, heard: tuple[np.ndarray, Judged], anchor: tuple[np.ndarray, Judged], label: str) -> np.ndarray:
-        embedded = self.space.project(heard[0][None], label, anchor[0])[0]
-        return np.array([embedded, self.judge.strength(heard[1], label, anchor[1])])
+        return float(self.space.project(heard[None], label, anchor)[0] / self.gaps[label])
 
 
 def calibrate(
@@ -72,16 +73,18 @@ def calibrate(
     strong: Mapping[str, Sequence[tuple[Audio, Audio]]],
     *,
     report: Callable[[str], None] = lambda line: None,
-) -> Calibration:
-    """Measure ``converter`` on ``neutral`` clips; ``strong`` has pairs (strong clip, neutral clip) of each label.
+) -> Parts:
+    """Return the parts of ``converter`` with colour, prosody and strengths set by what is measured.
 
-    A label without such pairs keeps strength = intensity. Raises :class:`DataError` for no neutral clips.
+    ``neutral`` clips are converted; ``strong`` has pairs (strong clip, neutral clip) of each label. A label without
+    such pairs keeps strength = intensity. Raises :class:`DataError` for no neutral clips.
     """
     if not neutral:
         raise DataError("no neutral clips to calibrate on; accepted: labelled intensities of speakers left out")
     listener, labels = Listener(strong), converter.labels
     colour = colours(converter, strong)
     plain = with_colour(converter, colour)
+    plain = VoiceConverter(replace(plain.parts, prosody=moved_as_far(plain, strong)))
     anchors = [listener.hear(clip) for clip in neutral]
     rows = Calibration.identity(labels)
     strengths, reached = rows.strengths.copy(), rows.reached.copy()
@@ -101,7 +104,7 @@ def calibrate(
         strengths[row], reached[row] = inverted(np.array(heard))
         told = f"heard {np.round(heard, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
         report(f"{label}: {told}, colour {colour[row]:.2f}")
-    return Calibration(labels, strengths, reached, colour)
+    return replace(plain.parts, calibration=Calibration(labels, strengths, reached, colour))
 
 
 def with_colour(converter: VoiceConverter, colour: np.ndarray) -> VoiceConverter:
@@ -118,10 +121,9 @@ def colours(converter: VoiceConverter, strong: Mapping[str, Sequence[tuple[Audio
     """
     found = np.ones(len(converter.labels))
     for row, label in enumerate(converter.labels):
-        pairs = list(strong.get(label, ()))
+        pairs = _some(strong.get(label, ()))
         if label == NEUTRAL or not pairs:
             continue
-        pairs = pairs[:: max(1, len(pairs) // COLOUR_CLIPS)][:COLOUR_CLIPS]
         before = np.mean([colour_of(neutral) for _, neutral in pairs], axis=0)
         natural = np.mean([colour_of(clip) for clip, _ in pairs], axis=0) - before
         made = [
@@ -131,6 +133,39 @@ def colours(converter: VoiceConverter, strong: Mapping[str, Sequence[tuple[Audio
         slope = made[1] - made[0]
         found[row] = np.clip(1 + (natural - made[0]) @ slope / max(slope @ slope, 1e-6), *COLOURS)
     return found
+
+
+def moved_as_far(converter: VoiceConverter, strong: Mapping[str, Sequence[tuple[Audio, Audio]]]) -> Prosody:
+    """Return the prosody of ``converter``, its controls nearer to how far these speakers move them.
+
+    What lacks, the median over pairs of the natural change less that of conversions at strength 1, is made up for by
+    :data:`TRUST`: a few speakers are no better an average than those that the prosody was learned from.
+    """
+    prosody = converter.parts.prosody
+    offset = prosody.offset.copy()
+    for row, label in enumerate(prosody.labels):
+        rows = []
+        for clip, neutral in _some(strong.get(label, ())):
+            heard = [measure(extract(sound)) for sound in (neutral, clip, converter.convert(neutral, label, 1.0))]
+            if None not in heard:
+                before, natural, made = (_controls(one) for one in heard)
+                rows.append((natural - before) - (made - before))
+        if rows:
+            offset[row, AT] += TRUST * np.median(rows, axis=0)
+    return replace(prosody, offset=offset)
+
+
+def _controls(heard: Measured | None) -> np.ndarray:
+    """Return pitch, range and the other :data:`CORRECTED` controls of an utterance."""
+    if heard is None:
+        raise ValueError("an utterance without voice")
+    values = {"pitch": heard.register.pitch, "range": float(np.log(heard.register.spread))}
+    return np.array([values[name] if name in values else getattr(heard, name) for name in CORRECTED])
+
+
+def _some(pairs: Sequence[tuple[Audio, Audio]]) -> list[tuple[Audio, Audio]]:
+    """Return about :data:`COLOUR_CLIPS` of the pairs, spread over all of them."""
+    return list(pairs[:: max(1, len(pairs) // COLOUR_CLIPS)])[:COLOUR_CLIPS]
 
 
 def colour_of(audio: Audio) -> np.ndarray:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affgen.cli import add_training_flags, device, emit_json, positive_int, say, seed
+from affgen.cli import add_training_flags, device, emit_json, positive_int, say
 from affgen.errors import AffgenError
-from vc import convert_cli
+from vc import convert_cli, evaluate_cli
 
 if TYPE_CHECKING:
     from affgen.emotion.encoder import Encoder
@@ -25,7 +25,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         ("convert", convert_cli.flags, convert_cli.run_convert, "give a recording another emotion, as strong as asked"),
         ("classify", _classify_flags, run_classify, "read label, valence and arousal from voices"),
         ("train", _train_flags, run_train, "train a converter on data directories with features"),
-        ("evaluate", _evaluate_flags, run_evaluate, "measure a converter on data directories of held-out speakers"),
+        ("evaluate", evaluate_cli.add_flags, run_evaluate, "measure a converter on data directories of held-out speakers"),
     ):
         parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         flags(parser)
@@ -137,19 +137,6 @@ def run_train(args: argparse.Namespace) -> int:
 
     train(config, args.data, args.out, resume=args.resume, quiet=args.quiet, device=place)
     return 0
-
-
-def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("data", metavar="DIR", nargs="+", help="data directories of held-out speakers with features")
-    add("--out", required=True, metavar="metrics.json", help="where the figures go")
-    add("--model", metavar="DIR", help="model directory (default: the shipped model)")
-    add("--utterances", type=positive_int, metavar="N", help="neutral clips of each speaker (default: all)")
-    add("--seed", type=seed, default=0, metavar="N", help="seed of every conversion (default: 0)")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)")
-    add("--threads", type=positive_int, metavar="N", help="processor threads")
-    add("--json", action="store_true", help="also print the figures as one JSON object")
-    add("--quiet", action="store_true", help="no progress on standard error")
 
 
 def run_evaluate(args: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ class Decoding:
             low, high = max(0, first - reach), min(total, last + reach)
             given = given_of(features, voice, plan, pitch, emotion, slice(low, high))
             made = self.sample(given, low)[:, first - low : last - low]
-            parts.append(over_pauses(made + bias[:, None], features, voice, plan.places[first:last]))
+            parts.append(finished(made + bias[:, None], features, voice, plan, slice(first, last)))
         return np.concatenate(parts, axis=1)
 
     @torch.inference_mode()
@@ -137,13 +137,18 @@ class Decoding:
         return mean
 
 
-def over_pauses(mel: np.ndarray, features: Features, voice: Voice, places: np.ndarray) -> np.ndarray:
-    """Return ``mel`` (80, T') where the source speaks at ``places`` (T'), and the source itself in its pauses."""
-    part, where = _stretch(features, places)
-    source = content.between(content.levelled(features.mel[:, part], voice.level), where)
-    energy = content.log_energy(source)
-    speech = np.clip((energy - PAUSE) / (SPEECH - PAUSE), 0, 1)
-    return source + speech * (mel - source)
+def finished(mel: np.ndarray, features: Features, voice: Voice, plan: Plan, part: slice) -> np.ndarray:
+    """Return a decoded ``mel`` (80, t) of frames ``part`` at the energy that was planned, and the source in pauses.
+
+    Sampling leaves a little noise in the energy of a frame, which would be heard as roughness.
+    """
+    places = plan.places[part]
+    mel = mel + (plan.energy[part] - content.log_energy(mel))
+    within, where = _stretch(features, places)
+    source = content.between(content.levelled(features.mel[:, within], voice.level), where)
+    speech = np.clip((content.log_energy(source) - PAUSE) / (SPEECH - PAUSE), 0, 1)
+    found: np.ndarray = source + speech * (mel - source)
+    return found
 
 
 def given_of(

@@ -344,7 +344,7 @@ def shown(value: float | None, places: int = 3, better: str = "more") -> str:
     """Return a figure with ``places``, cut towards what is worse; a dash where there is none."""
     if value is None or not np.isfinite(value):
         return "-"
-    size, slack = 10**places, 1e-9
+    size, slack = 10**places, 1e-3  # of the last place: rounding within the computation
     cut = np.floor(value * size + slack) if better == "more" else np.ceil(value * size - slack)
     return f"{cut / size + 0.0:.{places}f}"
 

@@ -102,7 +102,8 @@ def _words(texts: Iterable[str]) -> Callable[[Audio], tuple[str, ...]] | None:
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "words.dict"
         listed.write_text("\n".join(sorted(own + rest)) + "\n", "utf-8")
-        decoder = Decoder(samprate=RATE, loglevel="FATAL", dict=str(listed))
+        # "batch": what it hears before changes nothing
+        decoder = Decoder(samprate=RATE, loglevel="FATAL", dict=str(listed), cmn="batch")
 
     def heard(audio: Audio) -> tuple[str, ...]:
         samples = resample(audio.samples, audio.sample_rate, RATE).clip(-1, 1)

@@ -1,9 +1,8 @@
 """The judge of conversions: which emotion is heard in a voice, and how much more of one than in its source.
 
 It shares nothing with the emotion encoder of :mod:`affgen.emotion`, which generators are conditioned on: other
-features (:mod:`vc.acoustics`), another network, another fit of the directions. A generator cannot please it by having
-learnt to please the encoder. It hears loudness alone of nothing: every sound is brought to -23 LUFS and its level is
-taken out of the statistics.
+features (:mod:`vc.acoustics`), another network, another fit of the directions; both have learnt from the same speakers.
+To loudness it is deaf: every sound is brought to -23 LUFS, and its level is taken out of the statistics.
 
 =====================  ================================================================================================
 code                   meaning

@@ -334,8 +334,9 @@ emotions when a clip is copied by the vocoder or by WORLD.
 - **Made by**: `python -m vc.judge_train --data RAVDESS_TRAIN --data EMODB_TRAIN --test RAVDESS_TEST --out EXP`, with
   seed {seed}.
 - **Intended use**: to compare conversions of acted speech, beside other measures, with natural clips under the same
-  judge. It is right about {accuracy:.0%} of held-out clips among eight labels: the reading of a single clip means
-  little, and it is no instrument to tell the feelings of people.
+  judge. What was calibrated or chosen by listening to this judge, on whatever speakers, is not independently judged by
+  it: say so beside the figures. It is right about {accuracy:.0%} of held-out clips among eight labels: the reading of
+  a single clip means little, and it is no instrument to tell the feelings of people.
 """
 
 

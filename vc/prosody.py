@@ -11,7 +11,7 @@ For strengths w (E) with sum s the controls are c = sum_e w_e / s * r_e(s) * (of
 track over time where w is one; 0 leaves everything as it is, to the bit. With the median m of the voice's log2 F0, the
 place u of a frame in its phrase, from -1/2 to 1/2, and the mean E0 of the log energy,
 
-    log2 F0' = log2 F0 + c_pitch + (log2 F0 - m) (exp c_range - 1) + u c_slope
+    log2 F0' = log2 F0 + c_pitch + (log2 F0 - m - q) (exp c_range - 1) + q (exp c_motion - 1) + u c_slope
     E'       = E + a(E) ((E - E0) (exp c_dynamics - 1) + u c_tilt)         a(E): 1 in speech, 0 in pauses
     duration of a frame = exp(c_voiced), exp(c_unvoiced) or exp(c_pause)
 """
@@ -246,10 +246,24 @@ def _between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.interp(places, np.arange(len(values)), values).astype(values.dtype)
 
 
+def motion(f0: np.ndarray) -> np.ndarray:
+    """Return how far log2 F0 is from its running mean (T,), in octaves; 0 where unvoiced."""
+    voiced = np.flatnonzero(f0 > 0)
+    if not len(voiced):
+        return np.zeros(len(f0))
+    contour = np.interp(np.arange(len(f0)), voiced, np.log2(f0[voiced]))
+    reach = config.MOTION_REACH
+    window = np.ones(2 * reach + 1) / (2 * reach + 1)
+    quick = contour - np.convolve(np.pad(contour, reach, mode="edge"), window, mode="valid")
+    return np.where(f0 > 0, np.clip(quick, -config.MOTION_MOST, config.MOTION_MOST), 0)
+
+
 def _pitched(f0: np.ndarray, phase: np.ndarray, move: Mapping[str, np.ndarray], own: Register) -> np.ndarray:
     """Return F0 (T,) moved, timing kept."""
-    off = np.clip(np.log2(np.maximum(f0, 1)) - own.pitch, -config.WIDEST, config.WIDEST)
-    octaves = move["pitch"] + off * np.expm1(move["range"]) + phase * move["slope"]
+    quick = motion(f0)
+    off = np.clip(np.log2(np.maximum(f0, 1)) - own.pitch, -config.WIDEST, config.WIDEST) - quick
+    moved = off * np.expm1(move["range"]) + quick * np.expm1(move["motion"])
+    octaves = move["pitch"] + moved + phase * move["slope"]
     held = np.clip(f0 * np.exp2(octaves), np.minimum(f0, config.LOWEST_HZ), np.maximum(f0, config.HIGHEST_HZ))
     return np.where(f0 > 0, held, 0).astype(f0.dtype)
 

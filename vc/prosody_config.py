@@ -5,6 +5,7 @@ from __future__ import annotations
 CONTROLS = {
     "pitch": 1.5,
     "range": 0.9,
+    "motion": 0.9,
     "slope": 1.0,
     "dynamics": 0.4,
     "tilt": 1.5,
@@ -15,7 +16,8 @@ CONTROLS = {
 }
 """Each control and the most it may move either way.
 
-``pitch`` median log2 F0 (octaves), ``range`` log ratio of the spreads of log F0, ``slope`` of log2 F0 over a phrase
+``pitch`` median log2 F0 (octaves), ``range`` log ratio of the spreads of log F0, ``motion`` log ratio of how far F0
+moves about its own running mean, ``slope`` of log2 F0 over a phrase
 (octaves from beginning to end), ``dynamics`` log ratio of the spreads of the log energy, ``tilt`` slope of the log
 energy over a phrase (nepers), ``voiced``, ``unvoiced``, ``pause`` log ratios of duration of voiced and unvoiced speech
 and of pauses within, ``gain`` mean level (nepers). Pauses are held closest: the sentences of the twins hardly have any,
@@ -35,6 +37,10 @@ NARROWEST = 0.02
 """Octaves: smallest spread of F0."""
 WIDEST = 0.6
 """Octaves from the median from where on F0 may be a wrong octave: it is moved no further than what lies there."""
+MOTION_REACH = 4
+"""Frames to either side (46 ms) of the running mean of F0."""
+MOTION_MOST = 0.06
+"""Octaves from the running mean beyond which it is a jump of the tracker rather than of the voice."""
 PHRASE_GAP = 34
 """Frames of pause (0.4 s) that end a phrase."""
 PHRASE_LEAST = 86

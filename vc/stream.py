@@ -17,7 +17,7 @@ from affgen.features import BANDS, HOP, SAMPLE_RATE, Features, extract_blocks
 from affgen.vocoder.source import fill_gaps
 from affgen.vocoder.vocoder import start_phases
 from vc import content
-from vc.decode import SILENT, Voice, given_of, over_pauses
+from vc.decode import SILENT, Voice, finished, given_of
 from vc.prosody import register
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Live:
             features.f0, energy, strengths.labels, register=where, keep_duration=True, anchor=strengths.anchor
         )
         given = given_of(features, voice, plan, np.log2(fill_gaps(plan.f0)), strengths.emotion, slice(None))
-        levelled = over_pauses(self.decoding.sample(given, first), features, voice, plan.places)
+        levelled = finished(self.decoding.sample(given, first), features, voice, plan, slice(None))
         return self._voiced(levelled + voice.level, plan.f0, plan.gain_db, own, first)
 
     def _voiced(self, mel: np.ndarray, f0: np.ndarray, gain_db: np.ndarray, own: slice, first: int) -> np.ndarray:

@@ -157,7 +157,7 @@ def train(
     parts = Parts(config, decoder.cpu(), feeling, moved, Calibration.identity(feeling.labels))
     neutral, strong = clips_of(with_twins(data), config.data.leave_out or ("*",), config.data.calibration_clips)
     say = (lambda line: None) if quiet else print
-    pack(replace(parts, calibration=calibrate(VoiceConverter(parts), neutral, strong, report=say)), out / "model")
+    pack(calibrate(VoiceConverter(parts), neutral, strong, report=say), out / "model")
 
 
 def with_twins(data: Sequence[str | Path]) -> list[str | Path]:

@@ -29,7 +29,7 @@ from affgen.errors import DataError
 from affgen.featuredir import FeatureDir
 from affgen.features import Features
 from vc.content import ACTIVE, cepstra, log_energy
-from vc.prosody import NAMES, Register, peak, register
+from vc.prosody import NAMES, Register, motion, peak, register
 from vc.prosody_config import LEAST_VOICED, WIDEST
 
 COUNT = 12
@@ -37,6 +37,8 @@ COUNT = 12
 SLOPE_WEIGHT, ENERGY_WEIGHT = 4.0, 0.5
 STEP_COST = 4.0
 """What a frame without a partner of its own costs; this and the weights are chosen by phone boundaries."""
+LEAST_MOTION = 0.002
+"""Octaves added to the deviation of F0 from its running mean, which may be nothing."""
 MARGIN = 3
 """Frames of silence kept at either end."""
 FEW = 4.0
@@ -165,7 +167,8 @@ def _best_path(cost: np.ndarray, step_cost: float) -> np.ndarray:
 class Measured:
     """Prosody of one utterance; ``slope`` of log2 F0 (octaves) and ``tilt`` of the log energy (nepers) over it.
 
-    ``gain`` is the level of its active frames and ``dynamics`` the log of their spread, both of the log energy.
+    ``gain`` is the level of its active frames and ``dynamics`` the log of their spread, both of the log energy;
+    ``motion`` the log of how far F0 moves about its running mean.
     """
 
     register: Register
@@ -173,13 +176,17 @@ class Measured:
     tilt: float
     gain: float
     dynamics: float
+    motion: float
 
     def minus(self, other: Measured) -> dict[str, float]:
         """Return how far each control but the durations is from that of ``other``."""
         return {
             "pitch": self.register.pitch - other.register.pitch,
             "range": float(np.log(self.register.spread / other.register.spread)),
-            **{name: getattr(self, name) - getattr(other, name) for name in ("slope", "tilt", "gain", "dynamics")},
+            **{
+                name: getattr(self, name) - getattr(other, name)
+                for name in ("slope", "tilt", "gain", "dynamics", "motion")
+            },
         }
 
 
@@ -196,7 +203,9 @@ def measure(sound: Features) -> Measured | None:
     pitch = np.clip(np.log2(sound.f0[voiced]), own.pitch - WIDEST, own.pitch + WIDEST)
     gain = 0.5 * np.log(np.mean(np.exp(2 * energy[loud].astype(np.float64))))
     dynamics = np.log(energy[loud].std() + 0.05)
-    return Measured(own, _slope(phase[voiced], pitch), _slope(phase[loud], energy[loud]), float(gain), float(dynamics))
+    quick = np.log(motion(sound.f0)[voiced].std() + LEAST_MOTION)
+    slopes = _slope(phase[voiced], pitch), _slope(phase[loud], energy[loud])
+    return Measured(own, *slopes, float(gain), float(dynamics), float(quick))
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,0 +1,232 @@
+"""Decoding: chunks that cannot be told from the whole, noise that depends on the seed, guidance, pauses, samplers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from affgen.audio import Audio
+from affgen.errors import AffgenError
+from affgen.features import BANDS, FLOOR, Features, extract
+from affgen.testing_voice import fabricated_voice
+from affgen.vocoder.source import fill_gaps
+from vc import content, decode
+from vc.config import MINIATURE
+from vc.decode import Decoding, Voice, analyse
+from vc.diffusion import SAMPLERS
+from vc.prosody import Plan
+
+CEPSTRA = MINIATURE.decoder.cepstra
+
+
+@dataclass
+class Source:
+    features: Features
+    voice: Voice
+    energy: np.ndarray
+    plan: Plan
+    emotion: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def source(converter: Any) -> Source:
+    """1.6 s of a voice with pauses, planned in anger, slower than it was."""
+    samples = fabricated_voice(5, "woman", seconds=1.6, snr_db=60).samples.copy()
+    samples[14_000:19_000] *= 1e-3
+    features = extract(Audio(samples, 22_050))
+    voice, energy = analyse(features, converter.speakers, CEPSTRA)
+    feeling = converter.parts.feeling
+    strengths = np.eye(7)[feeling.labels.index("surprised") - 1]
+    plan = converter.parts.prosody.plan(features.f0, energy, strengths)
+    emotion = np.linspace(0, 1, len(plan.places))[:, None] * feeling.prototype("surprised")
+    return Source(features, voice, energy, plan, emotion)
+
+
+def made(converter: Any, source: Source, *, emotion: Any = None, bias: Any = None, **how: Any) -> np.ndarray:
+    decoding = Decoding(converter.parts.decoder, **{"sampler": "flow", "steps": 3, **how})
+    emotion = source.emotion if emotion is None else emotion
+    return decoding.mel(source.features, source.voice, source.plan, emotion, np.zeros(BANDS) if bias is None else bias)
+
+
+# --- chunks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("chunk", [64, 19])
+def test_chunks_make_the_whole(
+    converter: Any, source: Source, monkeypatch: pytest.MonkeyPatch, sampler: str, chunk: int
+) -> None:
+    assert len(source.plan.places) > 130
+    steps = 2 if sampler != "em" else 8  # few steps of Euler-Maruyama diverge
+    whole = made(converter, source, sampler=sampler, steps=steps, guidance=1.5)
+    monkeypatch.setattr(decode, "CHUNK", chunk)
+    parts = made(converter, source, sampler=sampler, steps=steps, guidance=1.5)
+    assert np.isfinite(whole).all() and whole.shape == (BANDS, len(source.plan.places))
+    assert np.abs(parts - whole).max() <= 1e-4
+
+
+def test_less_context_would_be_heard(converter: Any, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(converter, source)
+    monkeypatch.setattr(decode, "CHUNK", 19)
+    monkeypatch.setattr(Decoding, "reach", property(lambda self: 3))
+    assert np.abs(made(converter, source) - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize("long", [16, 50])
+def test_a_long_recording_is_looked_at_in_parts(
+    converter: Any, source: Source, monkeypatch: pytest.MonkeyPatch, long: int
+) -> None:
+    monkeypatch.setattr(decode, "LONG", long)
+    voice, energy = analyse(source.features, converter.speakers, CEPSTRA)
+    assert np.allclose(voice.timbre, source.voice.timbre, atol=1e-5) and np.array_equal(energy, source.energy)
+
+
+# --- seeds, steps, samplers, guidance --------------------------------------------------------------------------------
+
+
+def test_equal_seeds_give_equal_bytes_and_others_other_noise(converter: Any, source: Source) -> None:
+    one, again, other = (made(converter, source, seed=seed) for seed in (3, 3, 4))
+    assert one.tobytes() == again.tobytes()
+    assert np.abs(one - other).max() > 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_is_a_way_to_sound(converter: Any, source: Source, sampler: str) -> None:
+    steps = 40 if sampler == "em" else 4
+    found = made(converter, source, sampler=sampler, steps=steps)
+    assert np.isfinite(found).all() and found.min() > -12 and found.max() < 4
+    assert found.tobytes() == made(converter, source, sampler=sampler, steps=steps).tobytes()
+
+
+def test_an_unknown_sampler_is_refused(converter: Any, source: Source) -> None:
+    with pytest.raises(AffgenError, match=r"'euler'.*accepted: pf, em, ml, flow, midpoint"):
+        made(converter, source, sampler="euler")
+
+
+def test_guidance_of_one_is_as_trained(converter: Any, source: Source) -> None:
+    plain, almost = made(converter, source), made(converter, source, guidance=1 + 1e-7)
+    assert np.abs(plain - almost).max() < 1e-3
+    assert np.abs(plain - made(converter, source, guidance=2.0)).max() > 0.05
+
+
+def test_guidance_of_nought_is_no_emotion(converter: Any, source: Source) -> None:
+    one, other = (made(converter, source, guidance=0.0, emotion=e) for e in (source.emotion, 3 - source.emotion))
+    assert np.abs(one - other).max() < 1e-4
+    assert np.abs(made(converter, source) - made(converter, source, emotion=3 - source.emotion)).max() > 0.05
+
+
+# --- pauses, bias, voices --------------------------------------------------------------------------------------------
+
+
+def test_pauses_are_those_of_the_source(converter: Any, source: Source) -> None:
+    found = made(converter, source, bias=np.full(BANDS, 0.7))
+    wanted = content.between(content.levelled(source.features.mel, source.voice.level), source.plan.places)
+    quiet = content.log_energy(wanted) <= decode.PAUSE
+    loud = content.log_energy(wanted) >= decode.SPEECH
+    assert quiet.sum() > 10 and loud.sum() > 60
+    assert np.allclose(found[:, quiet], wanted[:, quiet], atol=1e-5)
+    assert np.abs(found[:, loud] - wanted[:, loud]).mean() > 0.1
+    assert np.allclose(content.log_energy(found)[loud], source.plan.energy[loud], atol=1e-4)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="pauses are the levelled source, no lower than FLOOR: digital silence in a loud recording comes out "
+    "as hiss (measured: -65 dBFS with speech at -13; -99 dBFS after the vocoder alone)",
+)
+def test_digital_silence_in_a_loud_recording_stays_so(converter: Any, source: Source) -> None:
+    loud = Features(source.features.mel + 2.5, source.features.f0, source.features.energy)
+    loud.mel[:, 60:75] = np.log(FLOOR)
+    voice, energy = analyse(loud, converter.speakers, CEPSTRA)
+    plan = Plan(np.arange(len(energy), dtype=float), loud.f0, energy, 0 * energy)
+    found = Decoding(converter.parts.decoder, "flow", 1).mel(
+        loud, voice, plan, np.zeros((len(energy), 4)), np.zeros(BANDS)
+    )
+    assert (found[:, 62:73] + voice.level).max() < np.log(FLOOR) + 0.5
+
+
+def test_the_bias_is_what_the_average_misses(converter: Any, source: Source) -> None:
+    decoder, f0, frames = converter.parts.decoder, source.features.f0, len(source.energy)
+    bias = Decoding(decoder, "flow", 1).bias(source.features, source.voice, source.energy, np.zeros(4))
+    assert bias.shape == (BANDS,) and np.isfinite(bias).all() and np.abs(bias).max() > 0.1
+    still = Plan(np.arange(frames, dtype=float), f0, source.energy, np.zeros(frames))
+    given = decode.given_of(
+        source.features, source.voice, still, np.log2(fill_gaps(f0)), np.zeros((frames, 4)), slice(None)
+    )
+    with torch.no_grad():
+        average = decoder.average(given)[0]
+        copy = decoder.finished(average, torch.zeros_like(average))[0].numpy() + bias[:, None]
+    loud = content.active(source.energy)
+    mel = content.levelled(source.features.mel, source.voice.level)
+    off = (content.envelope(mel, f0) - content.envelope(copy, f0))[:, loud].mean(axis=1)
+    assert np.abs(off).mean() < 0.1 * np.abs(bias).mean()
+
+
+def test_a_gain_tells_nothing_of_the_voice(converter: Any, source: Source) -> None:
+    louder = Features(source.features.mel + 1.0, source.features.f0, source.features.energy)
+    voice, energy = analyse(louder, converter.speakers, CEPSTRA)
+    assert voice.level - source.voice.level == pytest.approx(1, abs=1e-5)
+    assert np.allclose(voice.vector, source.voice.vector, atol=1e-5)
+    assert np.allclose(voice.timbre, source.voice.timbre, atol=1e-4) and np.allclose(energy, source.energy, atol=1e-5)
+
+
+def silence(frames: int) -> Features:
+    return Features(np.full((BANDS, frames), np.log(FLOOR)), np.zeros(frames), np.zeros(frames))
+
+
+def joined(*parts: Features) -> Features:
+    return Features(
+        np.concatenate([part.mel for part in parts], axis=1),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("f0", "energy")),
+    )
+
+
+def test_silence_is_known_as_such(source: Source) -> None:
+    assert decode.is_silent(silence(9)) and not decode.is_silent(joined(silence(9), source.features))
+
+
+def test_silence_around_a_voice_changes_neither_level_nor_timbre(converter: Any, source: Source) -> None:
+    voice, energy = analyse(joined(source.features, silence(200)), converter.speakers, CEPSTRA)
+    assert voice.level == pytest.approx(source.voice.level, abs=1e-5) and voice.register == source.voice.register
+    assert np.allclose(voice.timbre, source.voice.timbre, atol=1e-5)
+    assert energy[-1] == pytest.approx(content.FLOOR + 0.5 * np.log(BANDS), abs=1e-5)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="analyse embeds all frames, pauses too: windows of 12 s that hold nothing but silence are averaged in, and "
+    "the speaker of 1.6 s of voice before a minute of silence is another (cosine below 0)",
+)
+def test_silence_around_a_voice_does_not_change_the_speaker(converter: Any, source: Source) -> None:
+    voice, _ = analyse(joined(source.features, silence(5000)), converter.speakers, CEPSTRA)
+    assert voice.vector @ source.voice.vector > 0.9
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="bias looks at the first LONG frames even if nobody speaks there: of 48 s of silence before the voice it "
+    "takes the envelope of silence",
+)
+def test_the_bias_is_that_of_speech_wherever_it_begins(
+    converter: Any, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "LONG", 300)
+    late = joined(silence(300), source.features)
+    voice, energy = analyse(late, converter.speakers, CEPSTRA)
+    decoding = Decoding(converter.parts.decoder, "flow", 1)
+    voice = replace(source.voice, level=voice.level)
+    expected = decoding.bias(source.features, source.voice, source.energy, np.zeros(4))
+    assert np.abs(decoding.bias(late, voice, energy, np.zeros(4)) - expected).mean() < 0.3
+
+
+def test_a_single_frame_is_decoded(converter: Any, source: Source) -> None:
+    part = Features(source.features.mel[:, 20:21], source.features.f0[20:21], source.features.energy[20:21])
+    plan = Plan(np.array([-0.4, 0.0, 0.3]), np.full(3, 200.0, np.float32), np.zeros(3, np.float32), np.zeros(3))
+    found = Decoding(converter.parts.decoder, "flow", 2).mel(
+        part, source.voice, plan, np.zeros((3, 4)), np.zeros(BANDS)
+    )
+    assert found.shape == (BANDS, 3) and np.isfinite(found).all()
