@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 __all__ = ["Audio", "blocks", "blocks_scp", "loudness", "normalise", "read", "read_scp", "resample", "resampled"]
-__all__ += ["save_blocks"]
+__all__ += ["require_sound_file", "save_blocks"]
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC"}
 MAX_RATE = 655_350  # what FLAC can hold
@@ -76,11 +76,17 @@ class Audio:
 
 def save_blocks(path: str | Path, blocks: Iterable[np.ndarray], sample_rate: int) -> None:
     """Write a sound that comes in ``blocks`` (L,) as :meth:`Audio.save` does, with one block in memory at a time."""
+    path = require_sound_file(path)
+    with atomic_path(path) as temporary:
+        _write(temporary, SUFFIXES[path.suffix.lower()], blocks, sample_rate, str(path))
+
+
+def require_sound_file(path: str | Path) -> Path:
+    """Return ``path``; raises :class:`AffgenError` for a suffix that no sound can be written under."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise AffgenError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; accepted: .wav, .flac")
-    with atomic_path(path) as temporary:
-        _write(temporary, SUFFIXES[path.suffix.lower()], blocks, sample_rate, str(path))
+    return path
 
 
 def _write(file: Path | IO[bytes], kind: str, blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> None:
@@ -195,6 +201,7 @@ def _decoded(sound: SoundFile, name: str, rate: int, max_seconds: float) -> Iter
 
 def resampled(pieces: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
     """Yield ``pieces`` (L,) of one sound at ``rate`` as pieces at ``to`` that join without a seam."""
+    _check_rate(rate)
     _check_rate(to)
     if rate == to:
         yield from pieces

@@ -4,7 +4,7 @@ First the decoder's colour, and F0 and energy: clips of each label are compared 
 twins, and what is lacking is made up for. Then the strength: neutral clips are converted at rising strengths, and a
 listener model says how far each result has moved from its source towards the label, in units of how far the same
 speakers' own strong clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks
-for the strength that is heard as i.
+for the strength that is heard as i times what strength 1 is heard as.
 
 The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
 is not what was tuned on.
@@ -84,7 +84,9 @@ def calibrate(
     listener, labels = Listener(strong), converter.labels
     colour = colours(converter, strong)
     plain = with_colour(converter, colour)
-    plain = VoiceConverter(replace(plain.parts, prosody=moved_as_far(plain, strong)))
+    config = plain.parts.config
+    shares = {"pitch": config.pitch_share, "motion": config.motion_share}
+    plain = plain.having(prosody=moved_as_far(plain, strong).shared(**shares))
     anchors = [listener.hear(clip) for clip in neutral]
     rows = Calibration.identity(labels)
     strengths, reached = rows.strengths.copy(), rows.reached.copy()
@@ -109,8 +111,7 @@ def calibrate(
 
 def with_colour(converter: VoiceConverter, colour: np.ndarray) -> VoiceConverter:
     """Return ``converter`` with strength = intensity and the ``colour`` (E,) of its labels."""
-    plain = replace(Calibration.identity(converter.labels), colour=colour)
-    return VoiceConverter(replace(converter.parts, calibration=plain))
+    return converter.having(calibration=replace(Calibration.identity(converter.labels), colour=colour))
 
 
 def colours(converter: VoiceConverter, strong: Mapping[str, Sequence[tuple[Audio, Audio]]]) -> np.ndarray:
@@ -169,24 +170,29 @@ def _some(pairs: Sequence[tuple[Audio, Audio]]) -> list[tuple[Audio, Audio]]:
 
 
 def colour_of(audio: Audio) -> np.ndarray:
-    """Return the mean levelled envelope (80,) of a voice where it is voiced."""
+    """Return the mean levelled envelope (80,) of a voice where it is voiced, or where it is loud if it never is."""
     features = extract(audio)
     energy = content.log_energy(features.mel)
     mel = content.levelled(features.mel, content.level(energy))
-    voiced = content.active(energy) & (features.f0 > 0)
+    loud = content.active(energy)
+    voiced = loud & (features.f0 > 0)
+    voiced = voiced if voiced.any() else loud
     mean: np.ndarray = content.envelope(mel, features.f0)[:, voiced].mean(axis=1)
     return mean
 
 
 def inverted(heard: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the strengths (7,) that are heard as :data:`vc.wanted.GRID`, and the intensity heard at the last.
+    """Return the strengths (7,) for the intensities :data:`vc.wanted.GRID`, and the intensity heard at the last.
 
-    ``heard`` (6,) are the intensities at :data:`STRENGTHS`. Where a model goes no further, neither does the strength.
+    ``heard`` (6,) at :data:`STRENGTHS`. Intensity 1 is strength 1, what strong clips have taught; below and beyond it
+    what is heard rises in proportion. Where a model goes no further, neither does the strength.
     """
+    tried = np.array((0.0, *STRENGTHS))
     rising = np.concatenate([[0.0], monotone(heard)])
-    rising = rising + 1e-6 * np.arange(len(rising))  # np.interp wants no plateaus
-    strengths = np.interp(GRID, rising, (0.0, *STRENGTHS))
-    return strengths, float(np.interp(strengths[-1], (0.0, *STRENGTHS), rising))
+    rising = rising / max(float(rising[STRENGTHS.index(1.0) + 1]), LEAST_GAP)
+    enough = tried[np.argmax(rising >= rising[-1] - 1e-3)]  # no further than where it ceases to rise
+    strengths = np.interp(GRID, rising + 1e-6 * np.arange(len(rising)), tried)  # np.interp wants no plateaus
+    return np.minimum(strengths, enough), float(min(GRID[-1], rising[-1]))
 
 
 def monotone(values: np.ndarray) -> np.ndarray:

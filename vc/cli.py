@@ -25,7 +25,12 @@ def register(verbs: argparse._SubParsersAction) -> None:
         ("convert", convert_cli.flags, convert_cli.run_convert, "give a recording another emotion, as strong as asked"),
         ("classify", _classify_flags, run_classify, "read label, valence and arousal from voices"),
         ("train", _train_flags, run_train, "train a converter on data directories with features"),
-        ("evaluate", evaluate_cli.add_flags, run_evaluate, "measure a converter on data directories of held-out speakers"),
+        (
+            "evaluate",
+            evaluate_cli.add_flags,
+            run_evaluate,
+            "measure a converter on data directories of held-out speakers",
+        ),
     ):
         parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         flags(parser)

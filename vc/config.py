@@ -87,8 +87,16 @@ class VcConfig:
     licence: str = ""
     """Of the weights: the strictest of the corpora they are trained on."""
     sampler: str = "ml"
-    steps: int = 4
+    """One of :data:`vc.diffusion.SAMPLERS`."""
+    steps: int = 8
     """Steps of the sampler when nothing else is asked for."""
+    spread: float = 0.5
+    """Deviation of what is sampled, in its own units, that the maximum-likelihood sampler counts with: more makes
+    voices rougher, less makes them smoother than real ones."""
+    pitch_share: float = 0.6
+    """Share of what actors do with the height of F0 that is done: an octave would cost the voice and the words."""
+    motion_share: float = 2.5
+    """The same for the quick movement of F0, much of which is lost on its way through tracking and synthesis."""
     feeling: FeelingConfig = field(default_factory=FeelingConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -59,6 +59,12 @@ def levelled(mel: np.ndarray, by: float) -> np.ndarray:
     return np.maximum(mel - by, FLOOR)
 
 
+def levelled_energy(energy: np.ndarray, by: float) -> np.ndarray:
+    """Return the log energy (T,) float32 with ``by`` taken out, no lower than that of a mel at :data:`FLOOR`."""
+    quiet = FLOOR + 0.5 * np.log(BANDS)
+    return np.maximum(energy - by, quiet).astype(np.float32)
+
+
 def envelope(mel: np.ndarray, f0: np.ndarray) -> np.ndarray:
     """Return mel (80, T) smoothed by a triangle one F0 wide to either side; ``f0`` (T,) in Hz, 0 = unvoiced."""
     hertz = np.where(f0 > 0, f0, UNVOICED_HZ)

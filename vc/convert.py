@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from affgen.audio import Audio, blocks, read, resample, save_blocks
+from affgen.audio import Audio, blocks, read, require_sound_file, resample, save_blocks
 from affgen.emotion.labels import resolve
 from affgen.emotion.spec import Clock, Curve, Emotion, parse_emotion, parse_intensity, require_labels
 from affgen.errors import AffgenError
 from affgen.features import HOP, SAMPLE_RATE, Features, extract_blocks
+from affgen.features import energy as energy_of
 from affgen.speaker import SpeakerEncoder
 from affgen.vocoder import Vocoder
 from vc.config import GUIDANCE, MOST_STEPS
@@ -90,10 +91,10 @@ class _Made:
 class VoiceConverter:
     """The model with what it needs around it; :meth:`from_pretrained` gives the one shipped in the package."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: Parts, speakers: SpeakerEncoder | None = None, vocoder: Vocoder | None = None):
         self.parts = parts
-        self.speakers = SpeakerEncoder.from_pretrained()
-        self.vocoder = Vocoder.from_pretrained()
+        self.speakers = speakers or SpeakerEncoder.from_pretrained()
+        self.vocoder = vocoder or Vocoder.from_pretrained()
 
     @classmethod
     def from_pretrained(cls, model: str | Path | None = None) -> VoiceConverter:
@@ -119,7 +120,11 @@ class VoiceConverter:
             feeling = replace(feeling, prototypes=feeling.plain)
         if none or rank is not None:
             feeling = feeling.keeping(0 if none else int(rank or 0))
-        return VoiceConverter(replace(self.parts, feeling=feeling))
+        return self.having(feeling=feeling)
+
+    def having(self, **parts: Any) -> VoiceConverter:
+        """Return a converter with other :class:`vc.pack.Parts`, named by keyword."""
+        return VoiceConverter(replace(self.parts, **parts), self.speakers, self.vocoder)
 
     def convert(
         self,
@@ -159,7 +164,7 @@ class VoiceConverter:
         return Conversion(
             Audio(sound, SAMPLE_RATE),
             features,
-            Features(mel, made.plan.f0, np.exp(made.plan.energy + made.voice.level)),
+            Features(mel, made.plan.f0, energy_of(sound)),
             made.intensity,
             warnings,
         )
@@ -176,6 +181,7 @@ class VoiceConverter:
 
         Besides some 200 MB for the model and its work, an hour takes about 250 MB. Raises as :meth:`run`.
         """
+        require_sound_file(out)
         request = self.request(emotion, intensity, **how)
         heard = _Heard(blocks(source))
         features = extract_blocks(heard)
@@ -232,10 +238,12 @@ class VoiceConverter:
             raise AffgenError(f"source emotion {origin}: not in this model; model has: {', '.join(self.labels)}")
         require_labels(asked, (*self.labels, "Q1", "Q2", "Q3", "Q4"))
         steps = self.steps if steps is None else steps
-        if not 1 <= steps <= MOST_STEPS:
+        if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
             raise AffgenError(f"{steps} steps; accepted: 1 to {MOST_STEPS}")
         guidance = 1.0 if guidance is None else guidance
-        if not GUIDANCE[0] <= guidance <= GUIDANCE[1]:
+        if not isinstance(seed, int) or seed < 0:
+            raise AffgenError(f"seed {seed!r}; accepted: whole numbers from 0")
+        if not isinstance(guidance, (int, float)) or not GUIDANCE[0] <= guidance <= GUIDANCE[1]:
             raise AffgenError(f"guidance {guidance}; accepted: {GUIDANCE[0]:g} to {GUIDANCE[1]:g}, 1 is as trained")
         if reference is not None and asked != parse_emotion("neutral"):
             raise AffgenError(f"emotion {asked} and a reference; accepted: one of them")
@@ -259,13 +267,19 @@ class VoiceConverter:
         found = []
         if not (features.f0 > 0).any():
             found.append("no voice was found in the recording: without F0 little of an emotion can be changed")
-        calibration = self.parts.calibration
-        highest = max(value for value, _ in request.intensity.points)
-        for name in request.emotion.names:
-            if name in self.labels[1:] and highest > calibration.reached[self.labels.index(name)] + 0.05:
-                limit = calibration.reached[self.labels.index(name)]
-                found.append(f"{name}: beyond intensity {limit:.2f} this model is hardly heard to go further")
-        return found
+        return found + self._limits(features, request)
+
+    def _limits(self, features: Features, request: Request) -> list[str]:
+        """Say for each label that is asked for beyond what the calibration has found to be heard."""
+        calibration, asked = self.parts.calibration, self.strengths(request, *_clock(features))
+        limits = dict(zip(self.labels, calibration.reached, strict=True))
+        highest = asked.asked.max()
+        used = [name for name, row in zip(self.labels[1:], asked.labels.T, strict=True) if row.any()]
+        return [
+            f"{name}: beyond intensity {limits[name]:.2f} this model is hardly heard to go further"
+            for name in used
+            if highest > limits[name] + 0.05
+        ]
 
     def strengths(self, request: Request, seconds: np.ndarray, clock: Clock | None = None) -> Strengths:
         """Return what ``request`` wants at the moments ``seconds`` (T,) of something as long as ``clock`` says."""
@@ -278,15 +292,15 @@ class VoiceConverter:
     def decoding(self, request: Request) -> Decoding:
         """Return how the decoder is to be followed."""
         config = self.parts.config
-        return Decoding(self.parts.decoder, config.sampler, request.steps, request.guidance, request.seed)
+        how = request.steps, config.spread, request.guidance, request.seed
+        return Decoding(self.parts.decoder, config.sampler, *how)
 
     def _made(self, features: Features, request: Request) -> _Made | None:
         """Plan and decode; None where there is nothing to change: silence, or no emotion at all."""
         if is_silent(features):
             return None
         parts = self.parts
-        seconds = (np.arange(len(features)) + 0.5) / FRAME_RATE
-        strengths = self.strengths(request, seconds, Clock(len(features) / FRAME_RATE))
+        strengths = self.strengths(request, *_clock(features))
         if not strengths.change:
             return None
         voice, energy = analyse(features, self.speakers, parts.config.decoder.cepstra)
@@ -331,6 +345,11 @@ def amplified(samples: np.ndarray, first: int, gain_db: np.ndarray, peak: float)
     over = np.abs(louder) - PEAK
     bent = np.sign(louder) * (PEAK + (1 - PEAK) * np.tanh(over / (1 - PEAK)))
     return np.where(over > 0, bent, louder).astype(np.float32)
+
+
+def _clock(features: Features) -> tuple[np.ndarray, Clock]:
+    """Return the middles of the frames in seconds (T,), and the length of it all."""
+    return (np.arange(len(features)) + 0.5) / FRAME_RATE, Clock(len(features) / FRAME_RATE)
 
 
 def _along(values: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -238,6 +238,8 @@ def _read(folder: str, cepstra: int) -> list[Clip]:
             raise DataError(f"{folder}: has no {name}; the converter learns from features, utt2spk and utt2emo")
     clips, nothing = [], np.zeros(0, np.float32)
     for name in features.utterances:
+        if name not in data.tables["utt2spk"] or name not in data.tables["utt2emo"]:
+            raise DataError(f"{folder}: {name} has no speaker or no emotion; run 'affgen data fix {folder}'")
         found = features.features(name)
         energy = content.log_energy(found.mel)
         if energy.max() < SILENT:

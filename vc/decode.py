@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affgen.features import BANDS, Features
+from affgen.features import Features
 from affgen.speaker import SpeakerEncoder
 from affgen.vocoder.source import fill_gaps
 from vc import content
@@ -26,10 +26,10 @@ SILENT = -9.0
 """A recording whose loudest frame has less log energy (nepers) is silence."""
 LONG = 4096
 """Frames, 48 s, looked at together where an hour at once would need too much memory."""
+AROUND = 10
+"""Frames before and after speech, 0.1 s, that count as belonging to it."""
 SPEECH, PAUSE = -3.5, -5.0
 """Log energy of levelled frames: from here up there is speech, from here down a pause."""
-PROCESS = SDE(spread=1.0)
-"""The SDE whose samplers may be used in place of the flow; residuals have about unit deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +58,27 @@ def analyse(features: Features, speakers: SpeakerEncoder, cepstra: int) -> tuple
         mel = content.levelled(features.mel[:, part], level)
         total += content.cepstra(mel, features.f0[part], cepstra)[:, loud[part]].sum(axis=1)
     timbre = (total / loud.sum()).astype(np.float32)
-    voice = Voice(speakers.embed_mel(features.mel), timbre, content.register(features.f0), level)
-    quiet = content.FLOOR + 0.5 * np.log(BANDS)
-    return voice, np.maximum(energy - level, quiet).astype(np.float32)
+    vector = speakers.embed_mel(features.mel[:, near(loud)])
+    voice = Voice(vector, timbre, content.register(features.f0), level)
+    return voice, content.levelled_energy(energy, level)
+
+
+def near(loud: np.ndarray) -> np.ndarray:
+    """Return which frames (T,) are speech or :data:`AROUND` frames from it: long pauses tell nothing of a speaker."""
+    found: np.ndarray = np.convolve(loud, np.ones(2 * AROUND + 1), mode="same")[: len(loud)] > 0
+    return found
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to follow the flow: which of :data:`vc.diffusion.SAMPLERS` in how many steps; ``guidance`` 1 is as trained;
-    ``seed`` of the noise.
+    """How to follow the flow: which of :data:`vc.diffusion.SAMPLERS` in how many steps, with what ``spread``;
+    ``guidance`` 1 is as trained; ``seed`` of the noise.
     """
 
     decoder: Decoder
     sampler: str
     steps: int
+    spread: float
     guidance: float = 1.0
     seed: int = 0
 
@@ -114,25 +121,28 @@ class Decoding:
 
         noise, nought = seeded([self.seed], average, start), torch.zeros_like(average)
         flow = self.sampler in ("flow", "midpoint")
-        network = velocity if flow else score_of(velocity, nought, PROCESS)
-        residual = sampler(self.sampler)(network, noise(0), nought, self.steps, sde=PROCESS, noise=noise)
+        process = SDE(spread=self.spread)
+        network = velocity if flow else score_of(velocity, nought, process)
+        residual = sampler(self.sampler)(network, noise(0), nought, self.steps, sde=process, noise=noise)
         mel: np.ndarray = decoder.finished(average, residual)[0].numpy()
         return mel
 
     def bias(self, features: Features, voice: Voice, energy: np.ndarray, emotion: np.ndarray) -> np.ndarray:
         """Return what the decoder misses of this voice, (80,): the mean envelope of the source less that of its copy.
 
-        The copy is the average mel of the first minute in the emotion (K,) the source has.
+        The copy is the average mel of the first minute of speech in the emotion (K,) the source has.
         """
-        count = min(len(energy), LONG)
-        f0, mel = features.f0[:count], content.levelled(features.mel[:, :count], voice.level)
-        still = Plan(np.arange(count, dtype=np.float64), f0, energy[:count], np.zeros(count))
-        rows = np.tile(emotion, (count, 1))
-        given = given_of(features, voice, still, np.log2(fill_gaps(f0)), rows, slice(None))
+        begin = max(0, int(np.argmax(content.active(energy))) - AROUND)
+        part = slice(begin, begin + LONG)
+        some = Features(features.mel[:, part], features.f0[part], features.energy[part])
+        f0, energy, mel = some.f0, energy[part], content.levelled(some.mel, voice.level)
+        still = Plan(np.arange(len(some), dtype=np.float64), f0, energy, np.zeros(len(some)))
+        rows = np.tile(emotion, (len(some), 1))
+        given = given_of(some, voice, still, np.log2(fill_gaps(f0)), rows, slice(None))
         with torch.inference_mode():
             average = self.decoder.average(given)[0]
             copy = self.decoder.finished(average, torch.zeros_like(average))[0].numpy()
-        loud = content.active(energy[:count])
+        loud = content.active(energy)
         mean: np.ndarray = (content.envelope(mel, f0) - content.envelope(copy, f0))[:, loud].mean(axis=1)
         return mean
 
@@ -145,7 +155,7 @@ def finished(mel: np.ndarray, features: Features, voice: Voice, plan: Plan, part
     places = plan.places[part]
     mel = mel + (plan.energy[part] - content.log_energy(mel))
     within, where = _stretch(features, places)
-    source = content.between(content.levelled(features.mel[:, within], voice.level), where)
+    source = content.between(features.mel[:, within] - voice.level, where)
     speech = np.clip((content.log_energy(source) - PAUSE) / (SPEECH - PAUSE), 0, 1)
     found: np.ndarray = source + speech * (mel - source)
     return found

@@ -90,6 +90,8 @@ class Feeling:
             np.asarray(arrays[name], dtype=np.float32) for name in ("basis", "origin", "prototypes", "plain")
         )
         rows = (len(labels), len(basis))
+        if not all(np.isfinite(array).all() for array in (basis, origin, prototypes, plain)):
+            raise AffgenError("emotions with numbers that are not finite")
         if basis.ndim != 2 or origin.shape != basis.shape[1:] or not prototypes.shape == plain.shape == rows:
             raise AffgenError(f"emotions of shapes {basis.shape}, {origin.shape}, {prototypes.shape} do not fit")
         return cls(tuple(labels), basis, origin, prototypes, plain)

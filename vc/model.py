@@ -12,7 +12,7 @@ code            meaning                                                         
 
 One network serves the samplers of the flow and of EmoReg's SDE alike (:func:`vc.diffusion.score_of`).
 
-All signals are levelled (:mod:`vc.content`) and standardised by buffers that :meth:`Decoder.fit_scales` sets.
+All signals are levelled (:mod:`vc.content`) and standardised by buffers that :func:`vc.train.fit_scales` sets.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Given:
     """What a mel is made from.
 
     ``content`` (B, C, T), ``ripple`` (B, 80, T) of :func:`vc.content.ripple`, ``energy`` (B, T) log energy of the
-    levelled mel, ``pitch`` (B, T) log2 of F0 in Hz without gaps, ``voiced`` (B, T) 0 or 1; ``speaker`` (B, 192), ``timbre`` (B, C), ``register`` (B,) median log2 F0 of the
-    speaker's neutral speech; ``emotion`` (B, K, T or 1), ``told`` (B,) 1, or 0 where the emotion is hidden.
+    levelled mel, ``pitch`` (B, T) log2 of F0 in Hz without gaps, ``voiced`` (B, T) 0 or 1; ``speaker`` (B, 192),
+    ``timbre`` (B, C), ``register`` (B,) median log2 F0 of the speaker's neutral speech; ``emotion`` (B, K, T or 1),
+    ``told`` (B,) 1, or 0 where the emotion is hidden.
     """
 
     content: Tensor

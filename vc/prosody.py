@@ -19,7 +19,7 @@ place u of a frame in its phrase, from -1/2 to 1/2, and the mean E0 of the log e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +130,11 @@ class Prosody:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers by name, float32, for a model file; the labels are kept elsewhere."""
         return {field.name: getattr(self, field.name).astype(np.float32) for field in fields(self)[1:]}
+
+    def shared(self, **shares: float) -> Prosody:
+        """Return the same with each control named in ``shares`` moved by that share of what was learned."""
+        factor = np.array([shares.get(name, 1.0) for name in NAMES])
+        return replace(self, offset=self.offset * factor, by_register=self.by_register * factor)
 
     def controls(self, strengths: np.ndarray, where: Register) -> np.ndarray:
         """Return how far each control moves, (T, C), for ``strengths`` (T, E) in a voice of that register."""

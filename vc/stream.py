@@ -17,7 +17,7 @@ from affgen.features import BANDS, HOP, SAMPLE_RATE, Features, extract_blocks
 from affgen.vocoder.source import fill_gaps
 from affgen.vocoder.vocoder import start_phases
 from vc import content
-from vc.decode import SILENT, Voice, finished, given_of
+from vc.decode import SILENT, Voice, finished, given_of, near
 from vc.prosody import register
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _Live:
         own = slice(self.kept, self.kept + frames)
         self.peak = max(self.peak, float(np.abs(samples[own.start * HOP : own.stop * HOP]).max()))
         self._learn(mel[:, own], f0[own])
-        wave = self._wave(Features(mel, f0, np.exp(content.log_energy(mel))), own)
+        wave = self._wave(Features(mel, f0, np.exp(content.log_energy(mel))), own, samples)
         out = wave[: frames * HOP].copy()
         fade = np.linspace(0, 1, HOP, dtype=np.float32)
         if self.done:
@@ -123,16 +123,19 @@ class _Live:
             self.count += int(loud.sum())
             if self.blocks % EMBED_EVERY == 0 or not self.vector.any():
                 known = np.concatenate([self.mel, mel], axis=1)
-                fresh = self.converter.speakers.embed_mel(known)
+                heard = content.log_energy(known) > self.energies.max() - content.ACTIVE
+                fresh = self.converter.speakers.embed_mel(known[:, near(heard)])
                 mixed = fresh + 2 * self.vector
                 self.vector = (mixed / np.linalg.norm(mixed)).astype(np.float32)
 
-    def _wave(self, features: Features, own: slice) -> np.ndarray:
-        """The wave of frames ``own`` and one more; silence as long as nothing else was heard."""
+    def _wave(self, features: Features, own: slice, samples: np.ndarray) -> np.ndarray:
+        """The wave of frames ``own`` and one more; the ``samples`` themselves where nothing is to be changed."""
         first = self.done - own.start  # number of the first frame in hand
-        if self.energies.max() < SILENT:
-            self.pitch = np.full(own.stop, 200.0, np.float32)
-            return np.zeros((own.stop - own.start + 1) * HOP, np.float32)
+        seconds = (first + np.arange(len(features)) + 0.5) * HOP / SAMPLE_RATE
+        strengths = self.converter.strengths(self.request, seconds)
+        if self.energies.max() < SILENT or not strengths.change:
+            self.pitch = fill_gaps(features.f0)[: own.stop]
+            return samples[own.start * HOP : (own.stop + 1) * HOP].copy()
         parts = self.converter.parts
         voice = Voice(
             self.vector,
@@ -140,10 +143,8 @@ class _Live:
             content.register(self.pitches),
             content.level(self.energies),
         )
-        energy = content.levelled(content.log_energy(features.mel)[None], voice.level)[0]
-        seconds = (first + np.arange(len(features)) + 0.5) * HOP / SAMPLE_RATE
-        strengths = self.converter.strengths(self.request, seconds)
-        where = register(self.pitches, content.levelled(self.energies[None], voice.level)[0])
+        energy = content.levelled_energy(content.log_energy(features.mel), voice.level)
+        where = register(self.pitches, content.levelled_energy(self.energies, voice.level))
         plan = parts.prosody.plan(
             features.f0, energy, strengths.labels, register=where, keep_duration=True, anchor=strengths.anchor
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from affgen import config as configs
 from affgen.checkpoint import load_into
 from affgen.datadir import DataDir
+from affgen.emotion.labels import resolve
 from affgen.emotion.space import NEUTRAL
 from affgen.errors import DataError
 from affgen.training import fit
@@ -54,13 +56,13 @@ class DecoderTask(nn.Module):
 
 def find_feeling(clips: Sequence[Clip], config: VcConfig) -> tuple[Feeling, list[Clip]]:
     """Fit the emotions' coordinates on ``clips``, whose ``emotion`` is (256,); return them, and the clips in them."""
-    columns = ([c.label for c in clips], [c.intensity for c in clips], [c.speaker for c in clips])
+    voices = [f"{clip.folder} {clip.speaker}" for clip in clips]  # one who also sings has two neutral voices
+    columns = ([c.label for c in clips], [c.intensity for c in clips], voices)
     feeling = Feeling.fit(np.stack([clip.emotion for clip in clips]), *columns, config.feeling)
-    anchors = {
-        speaker: np.mean([clip.emotion for clip in own], axis=0) for (_, speaker), own in neutral_clips(clips).items()
-    }
+    anchors = {voice: np.mean([clip.emotion for clip in own], axis=0) for voice, own in neutral_clips(clips).items()}
     return feeling, [
-        replace(clip, emotion=feeling.coordinates(clip.emotion, anchors.get(clip.speaker))) for clip in clips
+        replace(clip, emotion=feeling.coordinates(clip.emotion, anchors.get((clip.folder, clip.speaker))))
+        for clip in clips
     ]
 
 
@@ -149,13 +151,18 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")
     feeling, placed = find_feeling(clips, config)
-    twins = twins_of(placed, with_twins(data))
-    decoder = train_decoder(config, placed, feeling, twins, out / "decoder", resume=resume, quiet=quiet, device=device)
-    moved = learn_prosody(with_twins(data), leave_out=config.data.leave_out)
+    acted, left_out = with_twins(data), config.data.leave_out
+    if not any(fnmatchcase(clip.speaker, pattern) for clip in clips for pattern in left_out):
+        left_out = ()  # other corpora: then everybody is trained on, and calibrated with
+    moved = learn_prosody(acted, leave_out=left_out)
     if moved.labels != feeling.labels[1:]:
         raise DataError(f"prosody knows {', '.join(moved.labels)}, the decoder {', '.join(feeling.labels[1:])}")
+    neutral, strong = clips_of(acted, left_out or ("*",), config.data.calibration_clips)
+    if not neutral:
+        raise DataError(f"no strong clips of {', '.join(left_out) or 'any speaker'}; calibration needs utt2intensity 1")
+    twins = twins_of(placed, acted)
+    decoder = train_decoder(config, placed, feeling, twins, out / "decoder", resume=resume, quiet=quiet, device=device)
     parts = Parts(config, decoder.cpu(), feeling, moved, Calibration.identity(feeling.labels))
-    neutral, strong = clips_of(with_twins(data), config.data.leave_out or ("*",), config.data.calibration_clips)
     say = (lambda line: None) if quiet else print
     pack(calibrate(VoiceConverter(parts), neutral, strong, report=say), out / "model")
 
@@ -163,4 +170,4 @@ def train(
 def with_twins(data: Sequence[str | Path]) -> list[str | Path]:
     """Return the directories with sentences in several emotions: those with ``text`` and labels besides neutral."""
     tables = {folder: DataDir.read(folder).tables for folder in data}
-    return [f for f, t in tables.items() if "text" in t and set(t["utt2emo"].values()) - {NEUTRAL}]
+    return [f for f, t in tables.items() if "text" in t and set(map(resolve, t["utt2emo"].values())) - {NEUTRAL}]

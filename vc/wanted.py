@@ -57,7 +57,8 @@ class Calibration:
             np.asarray(arrays[name], np.float64) for name in ("strengths", "reached", "colour")
         )
         shapes = strengths.shape == (len(labels), len(GRID)) and reached.shape == colour.shape == (len(labels),)
-        if not shapes or (np.diff(strengths) < 0).any() or (strengths[:, 0] != 0).any():
+        finite = all(np.isfinite(array).all() for array in (strengths, reached, colour))
+        if not shapes or not finite or (np.diff(strengths) < 0).any() or (strengths[:, 0] != 0).any():
             raise AffgenError(f"a calibration of shape {strengths.shape} that does not rise from 0 over {GRID}")
         return cls(tuple(labels), strengths, reached, colour)
 
@@ -100,15 +101,16 @@ def wanted(
 ) -> Strengths:
     """Return what an emotion at an intensity means at the moments ``seconds`` (T,).
 
-    Points of the plane and quadrants become mixes of the two labels whose directions enclose them. Raises
-    :class:`AffgenError` for labels that the model lacks, and for times in % of a length where there is no ``clock``.
+    A label of weight w is calibrated as w times the intensity. Points of the plane and quadrants become mixes of the
+    two labels whose directions enclose them. Raises :class:`AffgenError` for labels that the model lacks, and for times
+    in % of a length where there is no ``clock``.
     """
     names = parts.feeling.labels
     named = Emotion(tuple(_in_labels(point, names) for point in emotion.points))
     require_labels(named, names)
     asked = intensity.sample(seconds, "s", clock)
     weights = named.label_weights(seconds, "s", names[1:], clock)
-    columns = [weights[:, k] * parts.calibration.strength(name, asked) for k, name in enumerate(names[1:])]
+    columns = [parts.calibration.strength(name, weights[:, k] * asked) for k, name in enumerate(names[1:])]
     strengths = np.stack(columns, axis=1)
     return Strengths(strengths, strengths @ coloured(parts), asked, None, parts.feeling.prototypes[0])
 
@@ -127,7 +129,8 @@ def like_reference(
 
     prototypes = parts.feeling.prototypes[1:]
     mix = nnls(prototypes.T.astype(np.float64), coordinates.astype(np.float64))[0]
-    mix = mix / max(1.0, mix.sum() / LARGEST)
+    far = max(1.0, mix.sum() / LARGEST)
+    mix, coordinates = mix / far, coordinates / far
     asked = intensity.sample(seconds, "s", clock)
     columns = [
         share * parts.calibration.strength(name, asked)

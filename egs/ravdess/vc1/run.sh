@@ -35,14 +35,19 @@ prepare_sound "$corpora" "$data"
 
 read -r -a train_parts <<<"$(parts "$data" train)"
 run 2 "$exp/.train.done" "${train_cmd[@]}" \
-  affgen vc train --config "$config" "${train_parts[@]}" --out "$exp" --device "$device" --resume
+  affgen vc train --config "$config" "${train_parts[@]}" --out "$exp" --device "$device" --threads "$nj" --resume
 
+# The judge comes before anything is measured. Where it was stopped, it begins anew.
+if ((stage <= 3 && stop_stage >= 3)) && [ ! -f "$exp/.judge.done" ]; then
+  rm -rf "$exp/judge"
+fi
 run 3 "$exp/.judge.done" "${train_cmd[@]}" \
-  python -m vc.judge_train "$data/ravdess_speech/train" --out "$exp/judge"
+  python -m vc.judge_train --data "$data/ravdess_speech/train" --data "$data/emodb/train" \
+  --test "$data/ravdess_speech/test" --out "$exp/judge"
 
-if [ "$(basename "$config" .yaml)" = train ]; then # the published system has its own figures to come
+if [[ $(basename "$config") != emoreg* ]]; then # vc evaluate measures converters, not the published system
   run 4 "$exp/.evaluate.done" "${eval_cmd[@]}" \
-    affgen vc evaluate "$data/ravdess_speech/test" --model "$exp/model" --out "$exp/metrics.json"
+    affgen vc evaluate "$data/ravdess_speech/test" --model "$exp/model" --out "$exp/metrics.json" --threads "$nj"
   run 4 - python local/results.py "$exp/metrics.json"
 fi
 

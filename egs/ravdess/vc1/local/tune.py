@@ -1,0 +1,169 @@
+"""Which settings: conversions of the speakers left out of the decoder's training, by each of :data:`TRIED`.
+
+    python local/tune.py --data DIR --model MODEL [--leave_out ravdess-13 ...] [--utterances 2]
+
+Prints a table in Markdown, at intensity 1: the judged range in units of the natural gap from neutral to strong, its
+mean over the emotions and each by itself; the share that the judge files under the emotion asked for; the similarity to
+the speaker's other neutral clips by Resemblyzer; phone and word errors beyond those of the vocoded source, in points;
+and how far the median of F0 moves, in semitones. The first rows are the speakers' own strong clips and the rule. What
+Resemblyzer and words are read with comes with the extras ``eval`` and ``align``; without them their columns are empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+
+from affgen.audio import Audio
+from affgen.cli import guard, positive_int
+from affgen.errors import AffgenError, DataError
+from affgen.vocoder import Vocoder
+from vc import baselines
+from vc.convert import VoiceConverter
+from vc.evaluate_rows import Clip, Row, chosen, load, natural, neutral
+from vc.evaluate_tools import Heard, Reader, Source
+from vc.instruments import instruments
+from vc.judge import Judge
+
+LABELS = ("angry", "happy", "sad", "fearful")
+TRIED: tuple[dict[str, Any], ...] = (
+    {"name": "as it is"},
+    {"name": "4 steps", "steps": 4},
+    {"name": "8 steps", "steps": 8},
+    {"name": "flow, 4 steps", "sampler": "flow", "steps": 4},
+    {"name": "midpoint, 2 steps", "sampler": "midpoint", "steps": 2},
+    {"name": "spread 0.4", "spread": 0.4},
+    {"name": "spread 0.7", "spread": 0.7},
+    {"name": "spread 1", "spread": 1.0},
+    {"name": "pitch 0.3", "pitch_share": 0.3},
+    {"name": "pitch 1", "pitch_share": 1.0},
+    {"name": "motion 1", "motion_share": 1.0},
+    {"name": "motion 3.5", "motion_share": 3.5},
+    {"name": "colour x 0.6", "colour": 0.6},
+    {"name": "colour x 1.2", "colour": 1.2},
+)
+"""``sampler``, ``steps``, ``spread``, ``pitch_share`` and ``motion_share`` stand in the place of those in
+:class:`vc.config.VcConfig`; ``colour`` multiplies the calibrated one. What a setting does not name stays as it is."""
+SHARES = {"pitch": "pitch_share", "motion": "motion_share"}
+"""Controls of the prosody, and where the configuration says which share of them is done."""
+HEAD = ("setting", "range", *LABELS, "accuracy", "Resemblyzer", "phones", "words", "F0")
+
+Readings = Mapping[str, Sequence[Mapping[str, Any]]]
+"""What was read in the sounds of a row, by label."""
+
+
+def main(arguments: list[str]) -> int:
+    """Convert, read and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, help="data directory of RAVDESS speech, its training speakers")
+    parser.add_argument("--model", help="model directory (default: the shipped one)")
+    parser.add_argument("--leave_out", nargs="+", default=[f"ravdess-{actor}" for actor in (13, 14, 15, 16)])
+    parser.add_argument("--utterances", type=positive_int, default=2, help="neutral clips of each speaker (default: 2)")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    converter = VoiceConverter.from_pretrained(args.model)
+    clips = [clip for clip in load([args.data]) if any(fnmatchcase(clip.speaker, own) for own in args.leave_out)]
+    picked = chosen(clips, args.utterances)
+    reader, missing = instruments(Judge.from_pretrained(), {clip.text for clip in picked})
+    print("\n".join(missing), file=sys.stderr)
+    sources = heard(reader, clips, picked, converter.vocoder)
+    own = strong(reader, clips, picked, sources)
+    gaps = {label: float(np.mean([reading["strength"][label] for reading in own[label]])) for label in LABELS}
+    print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}")
+    print(line("natural, strong", own, gaps))
+    print(line("rule", made(reader, sources, baselines.rule), gaps), flush=True)
+    for setting in TRIED:
+        print(line(setting["name"], made(reader, sources, changed(converter, setting).convert), gaps), flush=True)
+    return 0
+
+
+def heard(reader: Reader, clips: Sequence[Clip], picked: Sequence[Clip], vocoder: Vocoder) -> list[Source]:
+    """Return the ``picked`` clips as sources, each with all the other neutral clips of its speaker."""
+    speakers = {clip.speaker for clip in picked}
+    voices: dict[str, dict[str, Heard]] = {
+        speaker: {clip.name: reader.hear(clip.audio) for clip in own}
+        for speaker, own in neutral(clips).items()
+        if speaker in speakers
+    }
+    sources = []
+    for clip in picked:
+        own = voices[clip.speaker]
+        again = reader.hear(baselines.vocoded(clip.audio, vocoder))
+        others = tuple(other for name, other in own.items() if name != clip.name)
+        sources.append(Source(clip.name, clip.speaker, clip.text, clip.audio, own[clip.name], again, others))
+    return sources
+
+
+def strong(reader: Reader, clips: Sequence[Clip], picked: Sequence[Clip], sources: Sequence[Source]) -> Readings:
+    """Return what is read in the speakers' own strong clips; raises :class:`DataError` for a label without any."""
+    by_name = {source.name: source for source in sources}
+    found: dict[str, list[Mapping[str, Any]]] = {label: [] for label in LABELS}
+    for twin in natural(clips, picked, LABELS):
+        if twin.level == 1:
+            found[twin.label].append(reader.read(by_name[twin.source.name], twin.clip.audio, twin.label, 1.0))
+    lacking = [label for label, readings in found.items() if not readings]
+    if lacking:
+        raise DataError(f"no strong clip of {', '.join(lacking)}; accepted: data with utt2intensity 1 for {LABELS}")
+    return found
+
+
+def made(reader: Reader, sources: Sequence[Source], row: Row) -> Readings:
+    """Return what is read in the conversions of ``sources`` by ``row``."""
+
+    def read(source: Source, label: str) -> Mapping[str, Any]:
+        audio: Audio = row(source.audio, label, 1.0)
+        return reader.read(source, audio, label, 1.0)
+
+    return {label: [read(source, label) for source in sources] for label in LABELS}
+
+
+def changed(converter: VoiceConverter, setting: Mapping[str, Any]) -> VoiceConverter:
+    """Return ``converter`` with a setting of :data:`TRIED`; raises :class:`AffgenError` for one that cannot be made.
+
+    The shares of the model are in its prosody already: they are divided out.
+    """
+    wanted = {key: value for key, value in setting.items() if key not in ("name", "colour")}
+    parts = converter.parts
+    nothing = [name for name in SHARES.values() if name in wanted and getattr(parts.config, name) == 0]
+    if nothing:
+        raise AffgenError(f"{', '.join(nothing)}: 0 in this model, so that nothing is left to be scaled")
+    shares = {control: wanted[name] / getattr(parts.config, name) for control, name in SHARES.items() if name in wanted}
+    return converter.having(
+        config=replace(parts.config, **wanted),
+        prosody=parts.prosody.shared(**shares),
+        calibration=replace(parts.calibration, colour=parts.calibration.colour * setting.get("colour", 1.0)),
+    )
+
+
+def line(name: str, readings: Readings, gaps: Mapping[str, float]) -> str:
+    """Return a row of the table: means over the clips of each label, then over the labels."""
+    ranges = [float(np.mean([r["strength"][label] for r in readings[label]])) / gaps[label] for label in LABELS]
+    right = [[told(r["posterior"]) == label for r in readings[label]] for label in LABELS]
+    voices = [[r["speaker_likeness"].get("resemblyzer", {}).get("others") for r in readings[x]] for x in LABELS]
+    cells = [f"{value:.2f}" for value in (np.mean(ranges), *ranges)] + [shown(right, 2), shown(voices, 3)]
+    for number in ("phones_change", "words_change", "f0_change"):
+        cells.append(shown(([r["numbers"].get(number) for r in readings[label]] for label in LABELS), 1))
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def told(posterior: Mapping[str, float]) -> str:
+    """Return the label that is heard."""
+    return max(posterior, key=lambda label: posterior[label])
+
+
+def shown(values: Iterable[Sequence[float | None]], digits: int) -> str:
+    """Return the mean over labels of the means over clips, without what was not measured; empty if nothing was."""
+    numbers = [[v for v in own if v is not None and np.isfinite(v)] for own in values]
+    means = [np.mean(own) for own in numbers if own]
+    return f"{np.mean(means):.{digits}f}" if means else ""
+
+
+if __name__ == "__main__":
+    sys.exit(guard(lambda: main(sys.argv[1:])))
