@@ -47,7 +47,7 @@ def source(converter: Any) -> Source:
 
 
 def made(converter: Any, source: Source, *, emotion: Any = None, bias: Any = None, **how: Any) -> np.ndarray:
-    decoding = Decoding(converter.parts.decoder, **{"sampler": "flow", "steps": 3, **how})
+    decoding = Decoding(converter.parts.decoder, **{"sampler": "flow", "steps": 3, "spread": 0.5, **how})
     emotion = source.emotion if emotion is None else emotion
     return decoding.mel(source.features, source.voice, source.plan, emotion, np.zeros(BANDS) if bias is None else bias)
 
@@ -98,7 +98,7 @@ def test_equal_seeds_give_equal_bytes_and_others_other_noise(converter: Any, sou
 def test_every_sampler_is_a_way_to_sound(converter: Any, source: Source, sampler: str) -> None:
     steps = 40 if sampler == "em" else 4
     found = made(converter, source, sampler=sampler, steps=steps)
-    assert np.isfinite(found).all() and found.min() > -12 and found.max() < 4
+    assert np.isfinite(found).all() and found.min() > -16 and found.max() < 4
     assert found.tobytes() == made(converter, source, sampler=sampler, steps=steps).tobytes()
 
 
@@ -124,7 +124,7 @@ def test_guidance_of_nought_is_no_emotion(converter: Any, source: Source) -> Non
 
 def test_pauses_are_those_of_the_source(converter: Any, source: Source) -> None:
     found = made(converter, source, bias=np.full(BANDS, 0.7))
-    wanted = content.between(content.levelled(source.features.mel, source.voice.level), source.plan.places)
+    wanted = content.between(source.features.mel - source.voice.level, source.plan.places)
     quiet = content.log_energy(wanted) <= decode.PAUSE
     loud = content.log_energy(wanted) >= decode.SPEECH
     assert quiet.sum() > 10 and loud.sum() > 60
@@ -133,17 +133,12 @@ def test_pauses_are_those_of_the_source(converter: Any, source: Source) -> None:
     assert np.allclose(content.log_energy(found)[loud], source.plan.energy[loud], atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="pauses are the levelled source, no lower than FLOOR: digital silence in a loud recording comes out "
-    "as hiss (measured: -65 dBFS with speech at -13; -99 dBFS after the vocoder alone)",
-)
 def test_digital_silence_in_a_loud_recording_stays_so(converter: Any, source: Source) -> None:
     loud = Features(source.features.mel + 2.5, source.features.f0, source.features.energy)
     loud.mel[:, 60:75] = np.log(FLOOR)
     voice, energy = analyse(loud, converter.speakers, CEPSTRA)
     plan = Plan(np.arange(len(energy), dtype=float), loud.f0, energy, 0 * energy)
-    found = Decoding(converter.parts.decoder, "flow", 1).mel(
+    found = Decoding(converter.parts.decoder, "flow", 1, 0.5).mel(
         loud, voice, plan, np.zeros((len(energy), 4)), np.zeros(BANDS)
     )
     assert (found[:, 62:73] + voice.level).max() < np.log(FLOOR) + 0.5
@@ -151,7 +146,7 @@ def test_digital_silence_in_a_loud_recording_stays_so(converter: Any, source: So
 
 def test_the_bias_is_what_the_average_misses(converter: Any, source: Source) -> None:
     decoder, f0, frames = converter.parts.decoder, source.features.f0, len(source.energy)
-    bias = Decoding(decoder, "flow", 1).bias(source.features, source.voice, source.energy, np.zeros(4))
+    bias = Decoding(decoder, "flow", 1, 0.5).bias(source.features, source.voice, source.energy, np.zeros(4))
     assert bias.shape == (BANDS,) and np.isfinite(bias).all() and np.abs(bias).max() > 0.1
     still = Plan(np.arange(frames, dtype=float), f0, source.energy, np.zeros(frames))
     given = decode.given_of(
@@ -196,28 +191,18 @@ def test_silence_around_a_voice_changes_neither_level_nor_timbre(converter: Any,
     assert energy[-1] == pytest.approx(content.FLOOR + 0.5 * np.log(BANDS), abs=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="analyse embeds all frames, pauses too: windows of 12 s that hold nothing but silence are averaged in, and "
-    "the speaker of 1.6 s of voice before a minute of silence is another (cosine below 0)",
-)
 def test_silence_around_a_voice_does_not_change_the_speaker(converter: Any, source: Source) -> None:
     voice, _ = analyse(joined(source.features, silence(5000)), converter.speakers, CEPSTRA)
     assert voice.vector @ source.voice.vector > 0.9
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bias looks at the first LONG frames even if nobody speaks there: of 48 s of silence before the voice it "
-    "takes the envelope of silence",
-)
 def test_the_bias_is_that_of_speech_wherever_it_begins(
     converter: Any, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "LONG", 300)
     late = joined(silence(300), source.features)
     voice, energy = analyse(late, converter.speakers, CEPSTRA)
-    decoding = Decoding(converter.parts.decoder, "flow", 1)
+    decoding = Decoding(converter.parts.decoder, "flow", 1, 0.5)
     voice = replace(source.voice, level=voice.level)
     expected = decoding.bias(source.features, source.voice, source.energy, np.zeros(4))
     assert np.abs(decoding.bias(late, voice, energy, np.zeros(4)) - expected).mean() < 0.3
@@ -226,7 +211,7 @@ def test_the_bias_is_that_of_speech_wherever_it_begins(
 def test_a_single_frame_is_decoded(converter: Any, source: Source) -> None:
     part = Features(source.features.mel[:, 20:21], source.features.f0[20:21], source.features.energy[20:21])
     plan = Plan(np.array([-0.4, 0.0, 0.3]), np.full(3, 200.0, np.float32), np.zeros(3, np.float32), np.zeros(3))
-    found = Decoding(converter.parts.decoder, "flow", 2).mel(
+    found = Decoding(converter.parts.decoder, "flow", 2, 0.5).mel(
         part, source.voice, plan, np.zeros((3, 4)), np.zeros(BANDS)
     )
     assert found.shape == (BANDS, 3) and np.isfinite(found).all()

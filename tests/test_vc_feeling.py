@@ -142,7 +142,6 @@ def test_arrays_that_do_not_fit_are_refused(feeling: Feeling, name: str, wrong: 
         Feeling.from_arrays(feeling.labels, feeling.arrays() | {name: wrong})
 
 
-@pytest.mark.xfail(strict=True, reason="Feeling.from_arrays takes NaN; a damaged model is loaded and speaks NaN")
 def test_arrays_that_are_not_finite_are_refused(feeling: Feeling) -> None:
     broken = feeling.prototypes.copy()
     broken[1, 0] = np.nan

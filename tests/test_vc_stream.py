@@ -198,20 +198,10 @@ def test_full_scale_is_not_passed(converter: VoiceConverter, voice: np.ndarray) 
     assert np.abs(joined(converter.stream([loud], RATE, "surprised", 1.5))).max() <= 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the contract: intensity 0 is the source as it is; a stream passes it through the untouched decoder and "
-    "the vocoder instead, since nothing looks at Strengths.change",
-)
 def test_nothing_asked_gives_back_the_samples(converter: VoiceConverter, voice: np.ndarray) -> None:
     assert np.allclose(joined(converter.stream([voice], RATE, "angry", 0.0)), voice, atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="in pauses stream gives the decoder log energies down to FLOOR, where training and files end at FLOOR + "
-    "half the log of 80: more than 2 nepers below all that the decoder has seen",
-)
 def test_pauses_have_the_energy_that_they_have_in_training(
     converter: VoiceConverter, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ First the decoder's colour, and F0 and energy: clips of each label are compared 
 twins, and what is lacking is made up for. Then the strength: neutral clips are converted at rising strengths, and a
 listener model says how far each result has moved from its source towards the label, in units of how far the same
 speakers' own strong clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks
-for the strength that is heard as i times what strength 1 is heard as.
+for the strength that is heard as i times what the full strength is heard as.
 
 The listener is the shipped emotion encoder with its directions, not the judge of :mod:`vc.evaluate`: what is reported
 is not what was tuned on.
@@ -86,6 +86,7 @@ def calibrate(
     plain = with_colour(converter, colour)
     config = plain.parts.config
     shares = {"pitch": config.pitch_share, "motion": config.motion_share}
+    shares |= dict.fromkeys(("voiced", "unvoiced", "pause"), config.time_share)
     plain = plain.having(prosody=moved_as_far(plain, strong).shared(**shares))
     anchors = [listener.hear(clip) for clip in neutral]
     rows = Calibration.identity(labels)
@@ -103,7 +104,7 @@ def calibrate(
             )
             for strength in STRENGTHS
         ]
-        strengths[row], reached[row] = inverted(np.array(heard))
+        strengths[row], reached[row] = inverted(np.array(heard), config.full_strength)
         told = f"heard {np.round(heard, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
         report(f"{label}: {told}, colour {colour[row]:.2f}")
     return replace(plain.parts, calibration=Calibration(labels, strengths, reached, colour))
@@ -181,15 +182,15 @@ def colour_of(audio: Audio) -> np.ndarray:
     return mean
 
 
-def inverted(heard: np.ndarray) -> tuple[np.ndarray, float]:
+def inverted(heard: np.ndarray, full: float = 1.0) -> tuple[np.ndarray, float]:
     """Return the strengths (7,) for the intensities :data:`vc.wanted.GRID`, and the intensity heard at the last.
 
-    ``heard`` (6,) at :data:`STRENGTHS`. Intensity 1 is strength 1, what strong clips have taught; below and beyond it
-    what is heard rises in proportion. Where a model goes no further, neither does the strength.
+    ``heard`` (6,) at :data:`STRENGTHS`. Intensity 1 is strength ``full``; below and beyond it what is heard rises in
+    proportion. Where a model goes no further, neither does the strength.
     """
     tried = np.array((0.0, *STRENGTHS))
     rising = np.concatenate([[0.0], monotone(heard)])
-    rising = rising / max(float(rising[STRENGTHS.index(1.0) + 1]), LEAST_GAP)
+    rising = rising / max(float(np.interp(full, tried, rising)), LEAST_GAP)
     enough = tried[np.argmax(rising >= rising[-1] - 1e-3)]  # no further than where it ceases to rise
     strengths = np.interp(GRID, rising + 1e-6 * np.arange(len(rising)), tried)  # np.interp wants no plateaus
     return np.minimum(strengths, enough), float(min(GRID[-1], rising[-1]))

@@ -90,11 +90,16 @@ class VcConfig:
     """One of :data:`vc.diffusion.SAMPLERS`."""
     steps: int = 8
     """Steps of the sampler when nothing else is asked for."""
-    spread: float = 0.5
+    spread: float = 0.4
     """Deviation of what is sampled, in its own units, that the maximum-likelihood sampler counts with: more makes
     voices rougher, less makes them smoother than real ones."""
-    pitch_share: float = 0.6
+    full_strength: float = 1.3
+    """Strength that intensity 1 means, 1 being what strong clips have taught: where the voice is kept as well as actors
+    keep theirs."""
+    pitch_share: float = 0.46
     """Share of what actors do with the height of F0 that is done: an octave would cost the voice and the words."""
+    time_share: float = 0.77
+    """The same for durations."""
     motion_share: float = 2.5
     """The same for the quick movement of F0, much of which is lost on its way through tracking and synthesis."""
     feeling: FeelingConfig = field(default_factory=FeelingConfig)
