@@ -209,7 +209,7 @@ def check_outputs(args: argparse.Namespace, suffixes: tuple[str, ...], many: boo
         if args.plot:
             raise AffgenError("--plot names one file; leave it out when IN is a folder or a list")
         if args.out == "-":
-            raise AffgenError("OUT -: standard output takes one sound; name a folder when IN is a folder or a list")
+            raise AffgenError("OUT -: a folder or a list gives many sounds, which need a folder; name one")
         return
     for path, accepted in ((args.out, suffixes), (args.plot, (".png",))):
         if path is None or (path == "-" and accepted == WRITTEN):
