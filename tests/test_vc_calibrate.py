@@ -32,6 +32,7 @@ from vc.calibrate import (
 )
 from vc.config import MINIATURE
 from vc.convert import VoiceConverter
+from vc.pack import Parts
 from vc.prosody import NAMES
 from vc.wanted import GRID, Calibration
 
@@ -112,10 +113,10 @@ class Known:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch, converter: VoiceConverter) -> Callable[..., Calibration]:
+def calibrated(monkeypatch: pytest.MonkeyPatch, converter: VoiceConverter) -> Callable[..., Parts]:
     """Calibrate a converter that is heard as ``response`` (strength) says."""
 
-    def measure(response: Callable[[float], float], labels: tuple[str, ...] = ("angry",), **how: Any) -> Calibration:
+    def measure(response: Callable[[float], float], labels: tuple[str, ...] = ("angry",), **how: Any) -> Parts:
         listener = SimpleNamespace(
             hear=lambda audio: float(audio.samples[0]), moved=lambda heard, anchor, label: response(heard)
         )
@@ -125,9 +126,24 @@ def measured(monkeypatch: pytest.MonkeyPatch, converter: VoiceConverter) -> Call
         monkeypatch.setattr(module, "with_colour", lambda converter, colour: Known(colour, converter.parts))
         monkeypatch.setattr(module, "VoiceConverter", lambda parts: Known(parts.calibration.colour, parts))
         pairs = {label: [(CLIPS[0], CLIPS[0])] for label in labels}
-        return calibrate(converter, CLIPS, pairs, **how).calibration
+        return calibrate(converter, CLIPS, pairs, **how)
 
     return measure
+
+
+@pytest.fixture
+def measured(calibrated: Callable[..., Parts]) -> Callable[..., Calibration]:
+    """The calibration alone of what was calibrated."""
+    return lambda *what, **how: calibrated(*what, **how).calibration
+
+
+def test_of_the_prosody_the_shares_are_kept(calibrated: Callable[..., Parts], converter: VoiceConverter) -> None:
+    config, learned = MINIATURE, converter.parts.prosody
+    found = calibrated(lambda s: s).prosody
+    shares = dict.fromkeys(("voiced", "unvoiced", "pause"), config.time_share)
+    expected = learned.shared(pitch=config.pitch_share, motion=config.motion_share, **shares)
+    assert np.array_equal(found.offset, expected.offset) and np.array_equal(found.by_register, expected.by_register)
+    assert not np.array_equal(found.offset, learned.offset)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +160,14 @@ def test_a_known_response_comes_out_linear(
     assert found.strength("angry", np.array(1.0)) == pytest.approx(MINIATURE.full_strength, abs=1e-3)
 
 
-@pytest.mark.parametrize("most", [0.0, 0.45, 0.9, 1.2])
+@pytest.mark.parametrize("most", [0.0, 0.45, 0.9, 1.2, 1.4])
 def test_a_model_that_saturates_is_told_to(measured: Callable[..., Calibration], most: float) -> None:
     found = measured(lambda s: min(s, most))
-    assert found.reached[LABELS.index("angry")] == pytest.approx(1.0 if most else 0.0, abs=1e-4)
+    full = float(np.interp(MINIATURE.full_strength, STRENGTHS, np.minimum(STRENGTHS, most)))  # as it was measured
+    reached = most / full if most else 0.0
+    assert found.reached[LABELS.index("angry")] == pytest.approx(reached, abs=1e-4)
     heard = [min(float(s), most) for s in found.strength("angry", np.array(GRID))]
-    assert np.allclose(heard, most * np.minimum(GRID, 1), atol=0.07)
+    assert np.allclose(heard, full * np.minimum(GRID, reached), atol=0.07)
 
 
 def test_a_model_that_falls_again_reaches_no_more_than_it_does(measured: Callable[..., Calibration]) -> None:
@@ -242,7 +260,6 @@ def test_a_colour_hears_no_gain() -> None:
     assert one.shape == (80,) and np.abs(one - other).max() < 0.02
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_sound_without_voice_spoils_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     hiss = Audio(0.1 * np.random.default_rng(0).standard_normal(9000).astype(np.float32), 22_050)
     monkeypatch.setattr(module, "with_colour", lambda converter, colour: SimpleNamespace(convert=lambda *_: hiss))

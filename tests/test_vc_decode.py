@@ -102,6 +102,12 @@ def test_every_sampler_is_a_way_to_sound(converter: Any, source: Source, sampler
     assert found.tobytes() == made(converter, source, sampler=sampler, steps=steps).tobytes()
 
 
+def test_the_spread_is_that_of_the_maximum_likelihood_sampler(converter: Any, source: Source) -> None:
+    for sampler, counts in (("ml", True), ("flow", False)):
+        low, high = (made(converter, source, sampler=sampler, steps=4, spread=spread) for spread in (0.2, 0.8))
+        assert np.array_equal(low, high) is not counts
+
+
 def test_an_unknown_sampler_is_refused(converter: Any, source: Source) -> None:
     with pytest.raises(AffgenError, match=r"'euler'.*accepted: pf, em, ml, flow, midpoint"):
         made(converter, source, sampler="euler")

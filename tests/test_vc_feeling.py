@@ -135,6 +135,7 @@ def test_arrays_make_the_same_again(feeling: Feeling) -> None:
         ("origin", np.zeros(3)),
         ("prototypes", np.zeros((5, 3))),
         ("prototypes", np.zeros((4, 2))),
+        ("plain", np.zeros((5, 3))),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(feeling: Feeling, name: str, wrong: Any) -> None:
@@ -142,11 +143,12 @@ def test_arrays_that_do_not_fit_are_refused(feeling: Feeling, name: str, wrong: 
         Feeling.from_arrays(feeling.labels, feeling.arrays() | {name: wrong})
 
 
-def test_arrays_that_are_not_finite_are_refused(feeling: Feeling) -> None:
-    broken = feeling.prototypes.copy()
-    broken[1, 0] = np.nan
-    with pytest.raises(AffgenError):
-        Feeling.from_arrays(feeling.labels, feeling.arrays() | {"prototypes": broken})
+@pytest.mark.parametrize("name", ["basis", "origin", "prototypes", "plain"])
+def test_arrays_that_are_not_finite_are_refused(feeling: Feeling, name: str) -> None:
+    broken = feeling.arrays()[name].copy()
+    broken[..., 0] = np.nan
+    with pytest.raises(AffgenError, match="not finite"):
+        Feeling.from_arrays(feeling.labels, feeling.arrays() | {name: broken})
 
 
 def test_fewer_directions_leave_the_others_at_nought(feeling: Feeling) -> None:

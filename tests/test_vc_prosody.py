@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affgen.errors import AffgenError, DataError, ModelError
-from vc.prosody import NAMES, Plan, Prosody, Register, along, log_energy, peak, phrases, register, response
-from vc.prosody_config import CONTROLS, GAIN_DB
+from vc.prosody import NAMES, Plan, Prosody, Register, along, log_energy, motion, peak, phrases, register, response
+from vc.prosody_config import CONTROLS, GAIN_DB, MOTION_MOST, MOTION_REACH
 from vc.prosody_fit import fitted
 from vc.twins import Changes
 
@@ -25,7 +25,8 @@ def model(**moves: float) -> Prosody:
     return Prosody(LABELS, np.stack([full, -full]), np.zeros(shape), np.full(shape, 0.5), np.array(0.0), centre)
 
 
-EVERYTHING = model(pitch=0.6, range=0.4, slope=0.3, dynamics=0.2, tilt=0.5, voiced=0.2, unvoiced=0.1, pause=0.3, gain=1)
+PITCHED = {"pitch": 0.6, "range": 0.4, "motion": 0.3, "slope": 0.3}
+EVERYTHING = model(**PITCHED, dynamics=0.2, tilt=0.5, voiced=0.2, unvoiced=0.1, pause=0.3, gain=1)
 HAPPY, SAD, NOTHING = np.eye(2)[0], np.eye(2)[1], np.zeros(2)
 
 
@@ -87,6 +88,34 @@ def test_controls_arrive_in_the_contours(strength: float) -> None:
     before, after = register(f0, energy), register(plan.f0, plan.energy)
     assert after.pitch - before.pitch == pytest.approx(0.6 * strength, abs=5e-3)
     assert np.log(after.spread / before.spread) == pytest.approx(0.5 * strength, abs=0.03)  # quick movement stays
+
+
+def test_motion_moves_the_quick_part_of_f0_and_range_the_slow_one() -> None:
+    f0, energy = source()
+    f0 = (f0 * 2 ** (0.03 * np.sin(np.arange(len(f0)) * 2))).astype(np.float32)  # about 14 a second
+    own, quick, voiced = register(f0, energy), motion(f0), f0 > 0
+    slow = np.log2(np.maximum(f0, 1)) - own.pitch - quick
+    for moves, expected in (({"motion": 0.5}, np.expm1(0.5) * quick), ({"range": 0.5}, np.expm1(0.5) * slow)):
+        plan = model(**moves).plan(f0, energy, HAPPY, keep_duration=True)
+        np.testing.assert_allclose(np.log2(plan.f0[voiced] / f0[voiced]), expected[voiced], atol=1e-5)
+    assert 0.02 < np.abs(quick[voiced]).max() <= MOTION_MOST and not quick[~voiced].any()
+
+
+def test_motion_is_what_a_running_mean_leaves_and_no_jump() -> None:
+    glide = (100 * 2 ** (np.arange(60) / 100)).astype(np.float32)
+    assert np.abs(motion(glide)[MOTION_REACH:-MOTION_REACH]).max() < 1e-5  # a straight way is its own mean
+    glide[30] *= 2
+    assert motion(glide)[30] == MOTION_MOST and motion(glide).min() >= -MOTION_MOST
+    assert not motion(np.zeros(9, np.float32)).any()
+
+
+def test_a_share_of_what_was_learned_is_taken_of_each_control_by_name() -> None:
+    learned = replace(EVERYTHING, by_register=np.full((2, len(NAMES)), 0.2))
+    found = learned.shared(pitch=0.5, motion=2.5)
+    factor = np.array([{"pitch": 0.5, "motion": 2.5}.get(name, 1.0) for name in NAMES])
+    np.testing.assert_allclose(found.offset, learned.offset * factor)
+    np.testing.assert_allclose(found.by_register, 0.2 * np.stack([factor, factor]))
+    np.testing.assert_array_equal(found.half, learned.half)
 
 
 def test_slopes_turn_over_the_phrase() -> None:
@@ -210,12 +239,17 @@ def test_blocks_of_a_stream_agree_with_the_whole() -> None:
     def part(a: int, b: int) -> Plan:
         return EVERYTHING.plan(f0[a:b], energy[a:b], weights[a:b], register=where, keep_duration=True)
 
-    whole = part(0, 200)
-    for name in ("f0", "energy", "gain_db"):
-        blocks = [getattr(part(a, a + 40), name) for a in range(0, 200, 40)]
-        track = getattr(whole, name)
-        off = np.abs(np.concatenate(blocks) - track) / np.maximum(np.abs(track), 1)
-        assert off.max() < 0.02 and (off == 0).mean() > 0.7  # the running mean of F0 is cut at the edges of a block
+    whole, blocks = part(0, 200), [part(a, a + 40) for a in range(0, 200, 40)]
+    for name in ("energy", "gain_db"):
+        np.testing.assert_array_equal(np.concatenate([getattr(b, name) for b in blocks]), getattr(whole, name))
+    made, free, voiced = np.concatenate([b.f0 for b in blocks]), np.ones(200, bool), np.flatnonzero(f0)
+    for cut in range(40, 200, 40):  # the running mean of F0 reaches over a cut, and over the gap that it lies in
+        last, following = voiced[voiced < cut][-1], voiced[voiced >= cut]
+        free[last + 1 - MOTION_REACH : (following[0] if len(following) else cut) + MOTION_REACH] = False
+    assert free[f0 > 0].mean() > 0.6
+    np.testing.assert_array_equal(made[free], whole.f0[free])
+    both = made > 0
+    assert np.array_equal(both, whole.f0 > 0) and np.abs(np.log2(made[both] / whole.f0[both])).max() < 0.02
 
 
 def test_register_reads_what_is_loud_and_voiced() -> None:
@@ -241,7 +275,9 @@ def test_arrays_come_back() -> None:
     assert again.labels == LABELS
 
 
-@pytest.mark.parametrize(("name", "value"), [("half", np.zeros((1, 9))), ("offset", np.full((2, 9), np.nan))])
+@pytest.mark.parametrize(
+    ("name", "value"), [("half", np.zeros((1, len(NAMES)))), ("offset", np.full((2, len(NAMES)), np.nan))]
+)
 def test_damaged_arrays_are_refused(name: str, value: np.ndarray) -> None:
     with pytest.raises(ModelError, match=name):
         Prosody.from_arrays(EVERYTHING.arrays() | {name: value}, LABELS)

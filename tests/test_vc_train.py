@@ -263,13 +263,38 @@ def test_where_nobody_is_left_out_everybody_is_trained_on(
     class Trained(Exception):
         pass
 
+    asked: dict[str, Any] = {}
+    learned, listened = module.learn_prosody, module.clips_of
+
+    def learn(folders: Any, *, leave_out: Any) -> Any:
+        asked["left out"] = tuple(leave_out)
+        return learned(folders, leave_out=leave_out)
+
+    def clips(folders: Any, patterns: Any, each: int) -> Any:
+        asked["heard"] = tuple(patterns)
+        return listened(folders, patterns, each)
+
     def trained(*arguments: Any, **how: Any) -> Any:
         raise Trained
 
-    monkeypatch.setattr(module, "train_decoder", trained)
+    for name, replacement in (("learn_prosody", learn), ("clips_of", clips), ("train_decoder", trained)):
+        monkeypatch.setattr(module, name, replacement)
     config = replace(CONFIG, data=replace(CONFIG.data, leave_out=("ravdess-13",)))
     with pytest.raises(Trained):
         train(config, corpus, tmp_path / "x", quiet=True)
+    assert asked == {"left out": (), "heard": ("*",)}
+
+
+def test_what_cannot_be_calibrated_is_refused_before_training(
+    corpus: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*arguments: Any, **how: Any) -> Any:
+        raise AssertionError("trained for hours before the calibration was found to be impossible")
+
+    monkeypatch.setattr(module, "clips_of", lambda *_: ([], {}))
+    monkeypatch.setattr(module, "train_decoder", trained)
+    with pytest.raises(DataError, match="no strong clips of s3; calibration needs utt2intensity 1"):
+        train(CONFIG, corpus, tmp_path / "x", quiet=True)
 
 
 def test_labels_that_do_not_agree_are_refused(

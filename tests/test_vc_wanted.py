@@ -69,6 +69,7 @@ def test_strengths_are_those_of_the_calibration(converter: Any) -> None:
     assert named(found) == pytest.approx({"happy": 0.5})
     assert named(ask(converter.parts, "happy", 1.5)) == pytest.approx({"happy": 1.3}, abs=1e-6)
     assert named(ask(converter.parts, "happy:0.5+angry:0.5", 0.25)) == pytest.approx({"happy": 0.25, "angry": 0.125})
+    assert named(ask(converter.parts, "happy:0.5+angry:0.5", 1.0)) == pytest.approx({"happy": 0.8, "angry": 0.5})
 
 
 def test_colour_enlarges_what_the_decoder_is_told_and_nothing_else(parts: Any) -> None:

@@ -23,8 +23,8 @@ from vc.prosody import register
 if TYPE_CHECKING:
     from vc.convert import Request, VoiceConverter
 
-BLOCK = 10
-"""Frames that go out at once, 116 ms."""
+BLOCK = 8
+"""Frames that go out at once, 93 ms."""
 AHEAD = 6
 """Frames after a block that must have been heard, 70 ms."""
 PAST = 32
