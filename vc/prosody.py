@@ -175,7 +175,8 @@ class Prosody:
         label, sums of 0 to 1.5; ``anchor`` (E,) the strengths the source already has, which are taken off.
 
         Without ``register`` it is measured. With one, slopes over the phrase, which need its end, are left out; with
-        ``keep_duration`` as well no frame depends on any other, so that the blocks of a stream agree. Raises
+        ``keep_duration`` as well energy and gain of a frame depend on no other, and F0 only on its running mean: the
+        blocks of a stream agree but near a cut, or near the unvoiced gap that it falls in. Raises
         :class:`AffgenError` for shapes that do not agree, strengths below 0, and whatever is not finite.
         """
         f0, energy = np.asarray(f0), np.asarray(energy)
