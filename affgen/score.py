@@ -29,11 +29,34 @@ MAX_BEATS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """What a user changes about one note: ``cents`` of its pitch, ``gain_db`` of its loudness, ``shift_s`` of its
+    onset (later is above 0), ``vibrato``: factor on the extent of its vibrato, ``intensity``: of the emotion, if not
+    None in the place of what holds elsewhere. Raises :class:`AffgenError` for values out of range.
+    """
+
+    cents: float = 0.0
+    gain_db: float = 0.0
+    shift_s: float = 0.0
+    vibrato: float = 1.0
+    intensity: float | None = None
+
+    def __post_init__(self) -> None:
+        near = abs(self.cents) <= 1200 and abs(self.gain_db) <= 24 and abs(self.shift_s) <= 1
+        if not (near and 0 <= self.vibrato <= 5 and 0 <= (self.intensity or 0.0) <= 1.5):
+            raise AffgenError(
+                f"edit of {self.cents} cents, {self.gain_db} dB, {self.shift_s} s, vibrato {self.vibrato}, intensity "
+                f"{self.intensity}: accepted are +-1200 cents, +-24 dB, +-1 s, vibrato 0..5, intensity 0..1.5"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """One note: ``onset`` and ``duration`` in beats, ``pitch`` 0..127 (60 is middle C), ``velocity`` 1..127.
 
     ``lyric`` is the syllable that starts here, with a trailing ``-`` when its word goes on, empty on the further
-    notes of a melisma. Raises :class:`AffgenError` for values outside these ranges or a duration that is not positive.
+    notes of a melisma; ``phonemes``, if there are any, are what is sung for it; ``edit`` is what a user has set.
+    Raises :class:`AffgenError` for values outside these ranges or a duration that is not positive.
     """
 
     onset: float
@@ -41,6 +64,8 @@ class Note:
     pitch: int
     velocity: int = 80
     lyric: str = ""
+    phonemes: tuple[str, ...] = ()
+    edit: Edit | None = None
 
     def __post_init__(self) -> None:
         if not (
@@ -122,6 +147,21 @@ class Control:
             raise AffgenError(f"control {self.number} = {self.value} at beat {self.beat}: both must be 0..127")
 
 
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """Loudness ``level`` 1..127, in units of MIDI velocity, at ``beat``: linear between two of them, a step where two
+    are at one beat. Raises :class:`AffgenError` for values out of range.
+    """
+
+    beat: float
+    level: float
+
+    def __post_init__(self) -> None:
+        _check_beat(self.beat, "dynamic")
+        if not 1 <= self.level <= 127:
+            raise AffgenError(f"dynamic {self.level} at beat {self.beat}: accepted are levels 1..127")
+
+
 def _check_beat(beat: float, what: str) -> None:
     if not 0 <= beat <= MAX_BEATS:
         raise AffgenError(f"{what} at beat {beat}: accepted are beats 0..{MAX_BEATS}")
@@ -133,7 +173,8 @@ class Score:
 
     Every sequence is put in order on construction: notes by (onset, pitch, duration), the rest by beat; of two
     tempos or meters at one beat the later one counts, and 120 beats per minute and 4/4 hold where none is given.
-    ``texts`` are remarks on the whole piece (where it comes from); ``ticks_per_beat`` is the grid of its MIDI file.
+    ``texts`` are remarks on the whole piece (where it comes from); ``ticks_per_beat`` is the grid of its MIDI file;
+    ``dynamics`` say how loud it is to be, if anything does.
     """
 
     notes: tuple[Note, ...]
@@ -143,6 +184,7 @@ class Score:
     controls: tuple[Control, ...] = ()
     texts: tuple[str, ...] = ()
     ticks_per_beat: int = 480
+    dynamics: tuple[Dynamic, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.ticks_per_beat <= 32767:
@@ -154,6 +196,7 @@ class Score:
         put(self, "markers", tuple(sorted(self.markers, key=attrgetter("beat"))))
         put(self, "controls", tuple(sorted(self.controls, key=attrgetter("beat"))))
         put(self, "texts", tuple(self.texts))
+        put(self, "dynamics", tuple(sorted(self.dynamics, key=attrgetter("beat"))))
 
     @property
     def end(self) -> float:

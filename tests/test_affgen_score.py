@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affgen.errors import AffgenError
-from affgen.score import Control, Marker, Meter, Note, Score, Tempo, midi_bytes, read_midi, write_midi
+from affgen.score import Control, Dynamic, Edit, Marker, Meter, Note, Score, Tempo, midi_bytes, read_midi, write_midi
 from affgen.testing import fabricated_score
 
 
@@ -282,3 +282,27 @@ def test_the_corpora_are_read_as_mido_reads_them():
     assert len(files) > 100
     for path in files:
         assert own_notes(read_midi(path)) == mido_notes(mido.MidiFile(path)), path
+
+
+# --- edits and dynamics ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cents": 1300}, {"gain_db": -30}, {"shift_s": 2}, {"vibrato": -1}, {"intensity": 1.6}, {"cents": np.nan}]
+)
+def test_edits_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(AffgenError, match=r"accepted are \+-1200 cents, \+-24 dB, \+-1 s, vibrato 0\.\.5"):
+        Edit(**wrong)
+
+
+def test_an_edit_belongs_to_its_note() -> None:
+    note = Note(0, 1, 60, lyric="la", phonemes=("l", "aa"), edit=Edit(cents=-10, intensity=0.0))
+    assert note.edit == Edit(cents=-10, intensity=0.0) and note != Note(0, 1, 60, lyric="la", phonemes=("l", "aa"))
+
+
+def test_dynamics_are_put_in_order_and_steps_keep_theirs() -> None:
+    score = Score((Note(0, 1, 60),), dynamics=(Dynamic(2, 90), Dynamic(0, 40), Dynamic(2, 50)))
+    assert [(d.beat, d.level) for d in score.dynamics] == [(0, 40), (2, 90), (2, 50)]
+    for level in (0, 128, np.nan):
+        with pytest.raises(AffgenError, match=r"accepted are levels 1\.\.127"):
+            Dynamic(0, level)

@@ -1,0 +1,1 @@
+"""Singing synthesis of several singers with emotion and its intensity (after Muse-SVS)."""
