@@ -29,11 +29,12 @@ from vc.calibrate import (
     inverted,
     monotone,
     moved_as_far,
+    pitches,
 )
 from vc.config import MINIATURE
 from vc.convert import VoiceConverter
 from vc.pack import Parts
-from vc.prosody import NAMES
+from vc.prosody import NAMES, response
 from vc.wanted import GRID, Calibration
 
 CLIPS = [Audio(np.zeros(4, np.float32), 22_050)] * 3
@@ -141,7 +142,10 @@ def test_of_the_prosody_the_shares_are_kept(calibrated: Callable[..., Parts], co
     config, learned = MINIATURE, converter.parts.prosody
     found = calibrated(lambda s: s).prosody
     shares = dict.fromkeys(("voiced", "unvoiced", "pause"), config.time_share)
-    expected = learned.shared(pitch=config.pitch_share, motion=config.motion_share, **shares)
+    pitch = np.where(np.array(learned.labels) == "angry", config.pitch_shares[0], 1)  # heard well enough with least
+    shares |= {"range": config.range_share, "slope": config.slope_share}
+    shares |= {"dynamics": config.dynamics_share, "motion": config.motion_share}
+    expected = learned.shared(pitch=pitch, **shares)
     assert np.array_equal(found.offset, expected.offset) and np.array_equal(found.by_register, expected.by_register)
     assert not np.array_equal(found.offset, learned.offset)
 
@@ -240,10 +244,47 @@ def test_prosody_comes_nearer_to_what_speakers_do(converter: VoiceConverter) -> 
     assert change[sad, NAMES.index("gain")] == 0 and not np.delete(change, sad, axis=0).any()
 
 
+def raised(prosody: Any, label: str) -> float:
+    return float(prosody.offset[prosody.labels.index(label), NAMES.index("pitch")])
+
+
+@pytest.mark.parametrize(
+    ("heard", "most", "expected"),
+    [
+        (lambda share: share, 9.0, 0.85),  # between the shares tried
+        (lambda share: 2 * share, 9.0, 0.425),
+        (lambda share: 0.5, 9.0, 1.3),  # never heard enough
+        (lambda share: 0.9, 9.0, 0.4),  # always
+        (lambda share: -share, 9.0, 1.3),
+        (lambda share: share, 0.5, 0.5),  # as high as it may go
+        (lambda share: share, 0.1, 0.4),  # but not lower than the least
+    ],
+)
+def test_f0_moves_as_far_as_is_needed_to_be_heard(
+    converter: VoiceConverter, heard: Callable[[float], float], most: float, expected: float
+) -> None:
+    learned = converter.parts.prosody
+    at, sad = NAMES.index("pitch"), learned.labels.index("sad")
+    offset = learned.offset.copy()
+    offset[sad, at] = 1 / float(response(np.array(1.3), learned.half[sad, at]))  # an octave at full strength
+    config = replace(MINIATURE, heard=0.85, pitch_shares=(0.4, 0.7, 1.0, 1.3), pitch_most=most, full_strength=1.3)
+    ready = converter.having(prosody=replace(learned, offset=offset), config=config)
+
+    def listen(by: VoiceConverter, label: str, strength: float) -> float:
+        assert (label, strength) == ("sad", 1.3)
+        return heard(raised(by.parts.prosody, "sad") / offset[sad, at])
+
+    found = pitches(ready, ["sad"], listen)
+    assert found[sad] == pytest.approx(expected, abs=1e-3)
+    assert np.array_equal(np.delete(found, sad), np.ones(6))
+
+
 # --- colours ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("natural", "expected"), [(1.0, 1.0), (2.0, 2.0), (2.6, 2.6), (9.0, COLOURS[1]), (-2.0, 1.0)])
+@pytest.mark.parametrize(
+    ("natural", "expected"), [(1.0, 1.0), (2.0, 2.0), (2.6, 2.6), (9.0, COLOURS[1]), (0.7, 0.7), (-2.0, COLOURS[0])]
+)
 def test_a_colour_makes_up_for_what_lacks(monkeypatch: pytest.MonkeyPatch, natural: float, expected: float) -> None:
     shape = np.random.default_rng(0).standard_normal(80)
     monkeypatch.setattr(module, "with_colour", lambda converter, colour: Known(colour))

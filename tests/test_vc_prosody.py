@@ -165,6 +165,13 @@ def test_pauses_and_noise_are_never_lifted() -> None:
         assert (plan.energy != energy).any()
 
 
+@pytest.mark.parametrize(("pitch", "octaves"), [(6.5, 0.5), (7.8, 0.5), (8.1, 0.35), (8.4, 0.3), (9.0, 0.3)])
+def test_high_voices_are_raised_less(pitch: float, octaves: float) -> None:
+    where = Register(pitch, 0.4, 0.0, 1.0)
+    raised, lowered = (model(pitch=by).controls(np.atleast_2d(HAPPY), where)[0, AT["pitch"]] for by in (0.5, -0.5))
+    assert raised == pytest.approx(octaves, abs=1e-6) and lowered == pytest.approx(-0.5, abs=1e-6)
+
+
 def test_f0_never_mixes_voiced_with_unvoiced_and_stays_in_range() -> None:
     f0, energy = source()
     for hz in (70.0, 200.0, 900.0):

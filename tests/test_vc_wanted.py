@@ -82,6 +82,13 @@ def test_colour_enlarges_what_the_decoder_is_told_and_nothing_else(parts: Any) -
     assert np.allclose(found.emotion[0] - plain.emotion[0], extra, atol=1e-6)
 
 
+def test_identity_enlarges_all_directions_but_the_first(parts: Any) -> None:
+    plain = ask(parts, "sad", 0.7)
+    found = ask(replace(parts, config=replace(parts.config, identity=1.6)), "sad", 0.7)
+    assert np.array_equal(plain.labels, found.labels)
+    assert np.allclose(found.emotion, plain.emotion * [1, 1.6, 1.6, 1.6], atol=1e-6)
+
+
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Calibration: which strength is heard as which intensity, measured on speakers that the decoder has not seen.
 
 First the decoder's colour, and F0 and energy: clips of each label are compared with conversions of their neutral
-twins, and what is lacking is made up for. Then the strength: neutral clips are converted at rising strengths, and a
+twins, and what is lacking is made up for. Then, within bounds, the height of F0: so much of it that full strength is
+heard as strong as is wanted. Last the strength: neutral clips are converted at rising strengths, and a
 listener model says how far each result has moved from its source towards the label, in units of how far the same
 speakers' own strong clips are from their neutral ones. The medians, made monotone, are inverted: intensity i then asks
 for the strength that is heard as i times what the full strength is heard as.
@@ -28,7 +29,7 @@ from affgen.features import SAMPLE_RATE, extract
 from vc import content
 from vc.convert import VoiceConverter
 from vc.pack import Parts
-from vc.prosody import NAMES, Prosody
+from vc.prosody import NAMES, Prosody, response
 from vc.twins import Measured, find, measure
 from vc.wanted import GRID, Calibration
 
@@ -36,8 +37,8 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths tried; the prosody goes no further than the last."""
 LEAST_GAP = 0.1
 """Speakers whose strong clips are hardly heard as such give no smaller unit than this."""
-COLOURS = (1.0, 3.0)
-"""Least and most that a label's coordinates are enlarged by."""
+COLOURS = (0.5, 3.0)
+"""Least and most that a label's coordinates are multiplied by."""
 COLOUR_CLIPS = 16
 """Pairs of each label that colour and prosody are measured on."""
 CORRECTED = ("pitch", "range", "motion", "slope", "dynamics", "tilt")
@@ -81,33 +82,53 @@ def calibrate(
     """
     if not neutral:
         raise DataError("no neutral clips to calibrate on; accepted: labelled intensities of speakers left out")
-    listener, labels = Listener(strong), converter.labels
+    listener, labels, config = Listener(strong), converter.labels, converter.parts.config
     colour = colours(converter, strong)
+    colour[1:] *= config.colour_share
     plain = with_colour(converter, colour)
-    config = plain.parts.config
-    shares = {"pitch": config.pitch_share, "motion": config.motion_share}
-    shares |= dict.fromkeys(("voiced", "unvoiced", "pause"), config.time_share)
+    shares = dict.fromkeys(("voiced", "unvoiced", "pause"), config.time_share)
+    shares |= {"range": config.range_share, "slope": config.slope_share}
+    shares |= {"dynamics": config.dynamics_share, "motion": config.motion_share}
     plain = plain.having(prosody=moved_as_far(plain, strong).shared(**shares))
     anchors = [listener.hear(clip) for clip in neutral]
+
+    def heard(by: VoiceConverter, label: str, strength: float) -> float:
+        made = [listener.hear(by.convert(clip, label, strength)) for clip in neutral]
+        return float(np.median([listener.moved(one, anchor, label) for one, anchor in zip(made, anchors, strict=True)]))
+
+    found = pitches(plain, [label for label in labels if strong.get(label)], heard)
+    plain = plain.having(prosody=plain.parts.prosody.shared(pitch=found))
     rows = Calibration.identity(labels)
     strengths, reached = rows.strengths.copy(), rows.reached.copy()
     for row, label in enumerate(labels):
-        pairs = strong.get(label, ())
-        if label == NEUTRAL or not pairs:
+        if label == NEUTRAL or not strong.get(label):
             continue
-        heard = [
-            np.median(
-                [
-                    listener.moved(listener.hear(plain.convert(clip, label, strength)), anchor, label)
-                    for clip, anchor in zip(neutral, anchors, strict=True)
-                ]
-            )
-            for strength in STRENGTHS
-        ]
-        strengths[row], reached[row] = inverted(np.array(heard), config.full_strength)
-        told = f"heard {np.round(heard, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
-        report(f"{label}: {told}, colour {colour[row]:.2f}")
+        rising = [heard(plain, label, strength) for strength in STRENGTHS]
+        strengths[row], reached[row] = inverted(np.array(rising), config.full_strength)
+        told = f"heard {np.round(rising, 2).tolist()}, strengths {strengths[row].round(2).tolist()}"
+        report(f"{label}: {told}, colour {colour[row]:.2f}, share of F0 {found[row - 1]:.2f}")
     return replace(plain.parts, calibration=Calibration(labels, strengths, reached, colour))
+
+
+def pitches(
+    converter: VoiceConverter, labels: Sequence[str], heard: Callable[[VoiceConverter, str, float], float]
+) -> np.ndarray:
+    """Return which share of its F0 height each label but neutral is to have (E - 1,): 1 for those not in ``labels``.
+
+    It is the least, between the first and the last of ``pitch_shares``, with which full strength is ``heard`` (by,
+    label, strength) as the ``heard`` of the configuration; but beyond the first it raises F0 by ``pitch_most`` at most.
+    """
+    config, prosody = converter.parts.config, converter.parts.prosody
+    at, tried = NAMES.index("pitch"), np.array(config.pitch_shares)
+    full = response(np.array(config.full_strength), prosody.half[:, at]) * np.abs(prosody.offset[:, at])
+    found = np.ones(len(prosody.labels))
+    for row, label in enumerate(prosody.labels):
+        if label in labels:
+            by = [converter.having(prosody=prosody.shared(pitch=share)) for share in tried]
+            reached = monotone(np.array([heard(one, label, config.full_strength) for one in by]))
+            wanted = float(np.interp(config.heard, reached + 1e-6 * np.arange(len(tried)), tried))
+            found[row] = max(tried[0], min(wanted, config.pitch_most / max(full[row], 1e-6)))
+    return found
 
 
 def with_colour(converter: VoiceConverter, colour: np.ndarray) -> VoiceConverter:

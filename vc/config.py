@@ -86,20 +86,37 @@ class VcConfig:
     """What is trained; ``emoreg`` (:mod:`vc.emoreg.config`) is the published system."""
     licence: str = ""
     """Of the weights: the strictest of the corpora they are trained on."""
-    sampler: str = "ml"
+    sampler: str = "flow"
     """One of :data:`vc.diffusion.SAMPLERS`."""
-    steps: int = 8
+    steps: int = 4
     """Steps of the sampler when nothing else is asked for."""
     spread: float = 0.4
     """Deviation of what is sampled, in its own units, that the maximum-likelihood sampler counts with: more makes
     voices rougher, less makes them smoother than real ones."""
+    temperature: float = 0.3
+    """Deviation of the noise that sampling starts from, 1 as in training: less is smoother, and costs fewer words."""
     full_strength: float = 1.3
     """Strength that intensity 1 means, 1 being what strong clips have taught: where the voice is kept as well as actors
     keep theirs."""
-    pitch_share: float = 0.46
-    """Share of what actors do with the height of F0 that is done: an octave would cost the voice and the words."""
-    time_share: float = 0.77
-    """The same for durations."""
+    heard: float = 0.87
+    """What intensity 1 is to be heard as, in units of actors' strong clips: F0 is moved by as much as that takes."""
+    pitch_shares: tuple[float, ...] = (0.4, 0.7, 1.0, 1.3)
+    """Shares of what actors do with the height of F0 that are tried for it, rising."""
+    pitch_most: float = 0.8
+    """Octaves that intensity 1 raises F0 by at most in a middle voice: an octave would cost the voice and the words."""
+    identity: float = 1.6
+    """How much further emotions are moved along the directions that tell them apart than along the first, which they
+    share."""
+    colour_share: float = 1.05
+    """Share of actors' change of colour that is made: colour costs the voice less than F0 does."""
+    range_share: float = 1.5
+    """What the range of F0 is multiplied by: part of it is lost like quick movement."""
+    slope_share: float = 1.3
+    """The same for the slope of F0 over a phrase."""
+    time_share: float = 0.25
+    """Share of what actors do with durations that is done: slow speech costs words."""
+    dynamics_share: float = 0.6
+    """The same for the excursions of the energy."""
     motion_share: float = 2.5
     """The same for the quick movement of F0, much of which is lost on its way through tracking and synthesis."""
     feeling: FeelingConfig = field(default_factory=FeelingConfig)
@@ -111,8 +128,18 @@ class VcConfig:
         )
     )
 
+    def __post_init__(self) -> None:
+        shares = self.pitch_shares
+        if not shares or min(shares) < 0 or sorted(set(shares)) != list(shares):
+            raise AffgenError(f"pitch_shares {list(shares)}; accepted: one or more numbers from 0, rising")
+        shares = (self.colour_share, self.range_share, self.slope_share, self.time_share, self.dynamics_share)
+        numbers = (self.spread, self.temperature, self.identity, self.motion_share, *shares)
+        if min(numbers) < 0 or min(self.heard, self.full_strength, self.pitch_most) <= 0:
+            raise AffgenError("spread, temperature and shares: 0 or more; heard, full_strength, pitch_most: above 0")
+
 
 MINIATURE = VcConfig(
+    identity=1.0,
     feeling=FeelingConfig(mixtures=1, rank=4),
     decoder=DecoderConfig(width=16, hidden=32, mean_blocks=1, flow_blocks=1, condition=16),
     data=DataConfig(frames=16, leave_out=(), valid_utterances=1),

@@ -179,7 +179,7 @@ class VoiceConverter:
     ) -> FileReport:
         """Convert a file of any length with bounded memory, and write WAV or FLAC, whole or not at all.
 
-        Besides some 200 MB for the model and its work, an hour takes about 250 MB. Raises as :meth:`run`.
+        An hour takes some 450 MB more than a few seconds. Raises as :meth:`run`.
         """
         require_sound_file(out)
         request = self.request(emotion, intensity, **how)
@@ -292,7 +292,7 @@ class VoiceConverter:
     def decoding(self, request: Request) -> Decoding:
         """Return how the decoder is to be followed."""
         config = self.parts.config
-        how = request.steps, config.spread, request.guidance, request.seed
+        how = request.steps, config.spread, config.temperature, request.guidance, request.seed
         return Decoding(self.parts.decoder, config.sampler, *how)
 
     def _made(self, features: Features, request: Request) -> _Made | None:
@@ -307,10 +307,8 @@ class VoiceConverter:
         plan = parts.prosody.plan(
             features.f0, energy, strengths.labels, keep_duration=request.keep_duration, anchor=strengths.anchor
         )
-        decoding = self.decoding(request)
         emotion = _along(strengths.emotion, plan.places)
-        bias = decoding.bias(features, voice, energy, strengths.origin)
-        mel = decoding.mel(features, voice, plan, emotion, bias)
+        mel = self.decoding(request).mel(features, voice, energy, plan, emotion, strengths.origin)
         return _Made(mel, plan, voice, _along(strengths.asked, plan.places).astype(np.float32))
 
     def _sound(self, made: _Made, peak: float, seed: int) -> Iterator[np.ndarray]:

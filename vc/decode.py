@@ -1,5 +1,10 @@
 """A source and a plan to a mel, chunk by chunk: what the decoder is given, and how its flow is followed.
 
+What the decoder misses of a frame of the source, :meth:`Decoding.missed`, is added to what it makes of that frame: so
+words and voice are those of the recording, and the decoder alone decides what an emotion changes (the idea of the
+spectral differential: Kobayashi et al. 2014, "Statistical singing voice conversion with direct waveform modification
+based on the spectrum differential").
+
 The noise of a frame depends on its place and the seed alone, and each chunk is decoded with all the frames around it
 that it depends on: a file made in chunks is the file made whole.
 """
@@ -30,6 +35,10 @@ AROUND = 10
 """Frames before and after speech, 0.1 s, that count as belonging to it."""
 SPEECH, PAUSE = -3.5, -5.0
 """Log energy of levelled frames: from here up there is speech, from here down a pause."""
+UNVOICED = 0.4
+"""Share of what the decoder makes of sounds without voice that is used; the rest is the source."""
+MOST_MISSED = 3.0
+"""Nepers (26 dB) of a band: more is no detail of a voice, but a decoder that has gone wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +81,14 @@ def near(loud: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Decoding:
     """How to follow the flow: which of :data:`vc.diffusion.SAMPLERS` in how many steps, with what ``spread``;
-    ``guidance`` 1 is as trained; ``seed`` of the noise.
+    ``temperature`` is the deviation of the noise, 1 as trained; ``guidance`` 1 is as trained; ``seed`` of the noise.
     """
 
     decoder: Decoder
     sampler: str
     steps: int
     spread: float
+    temperature: float = 1.0
     guidance: float = 1.0
     seed: int = 0
 
@@ -87,19 +97,25 @@ class Decoding:
         """Frames on either side that a frame of the mel depends on."""
         return self.decoder.reach(self.steps * (2 if self.sampler == "midpoint" else 1))
 
-    def mel(self, features: Features, voice: Voice, plan: Plan, emotion: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    def mel(
+        self, features: Features, voice: Voice, energy: np.ndarray, plan: Plan, emotion: np.ndarray, origin: np.ndarray
+    ) -> np.ndarray:
         """Return the levelled mel (80, T') of ``plan``, for the coordinates ``emotion`` (T', K).
 
-        ``bias`` (80,) is added to what is decoded (:meth:`bias`). Pauses are those of the source.
+        ``energy`` (T,) is the levelled log energy of the source, ``origin`` (K,) the emotion it has already. Pauses are
+        those of the source.
         """
         total, reach, parts = len(plan.places), self.reach, []
-        pitch = np.log2(fill_gaps(plan.f0))
+        pitch, still = np.log2(fill_gaps(plan.f0)), unchanged(features.f0, energy)
+        own = np.log2(fill_gaps(still.f0))
         for first in range(0, total, CHUNK):
             last = min(first + CHUNK, total)
             low, high = max(0, first - reach), min(total, last + reach)
             given = given_of(features, voice, plan, pitch, emotion, slice(low, high))
             made = self.sample(given, low)[:, first - low : last - low]
-            parts.append(finished(made + bias[:, None], features, voice, plan, slice(first, last)))
+            part, where = _stretch(features, plan.places[first:last])
+            missed = content.between(self.missed(features, voice, still, own, origin, part), where)
+            parts.append(finished(made + missed, features, voice, plan, slice(first, last)))
         return np.concatenate(parts, axis=1)
 
     @torch.inference_mode()
@@ -119,7 +135,11 @@ class Decoding:
             other = decoder.velocity(noisy, time, *without[1:])
             return other + guidance * (found - other)
 
-        noise, nought = seeded([self.seed], average, start), torch.zeros_like(average)
+        drawn, nought = seeded([self.seed], average, start), torch.zeros_like(average)
+
+        def noise(step: int) -> Tensor:
+            return self.temperature * drawn(step)
+
         flow = self.sampler in ("flow", "midpoint")
         process = SDE(spread=self.spread)
         network = velocity if flow else score_of(velocity, nought, process)
@@ -127,35 +147,42 @@ class Decoding:
         mel: np.ndarray = decoder.finished(average, residual)[0].numpy()
         return mel
 
-    def bias(self, features: Features, voice: Voice, energy: np.ndarray, emotion: np.ndarray) -> np.ndarray:
-        """Return what the decoder misses of this voice, (80,): the mean envelope of the source less that of its copy.
+    @torch.inference_mode()
+    def missed(
+        self, features: Features, voice: Voice, still: Plan, pitch: np.ndarray, origin: np.ndarray, part: slice
+    ) -> np.ndarray:
+        """Return what the decoder misses of frames ``part`` of the source, (80, t): their envelope less that of a copy.
 
-        The copy is the average mel of the first minute of speech in the emotion (K,) the source has.
+        The copy is the average mel in the emotion ``origin`` (K,) that the source has; ``still`` is the plan that
+        changes nothing (:func:`unchanged`), ``pitch`` (T,) its log2 F0 without gaps.
         """
-        begin = max(0, int(np.argmax(content.active(energy))) - AROUND)
-        part = slice(begin, begin + LONG)
-        some = Features(features.mel[:, part], features.f0[part], features.energy[part])
-        f0, energy, mel = some.f0, energy[part], content.levelled(some.mel, voice.level)
-        still = Plan(np.arange(len(some), dtype=np.float64), f0, energy, np.zeros(len(some)))
-        rows = np.tile(emotion, (len(some), 1))
-        given = given_of(some, voice, still, np.log2(fill_gaps(f0)), rows, slice(None))
-        with torch.inference_mode():
-            average = self.decoder.average(given)[0]
-            copy = self.decoder.finished(average, torch.zeros_like(average))[0].numpy()
-        loud = content.active(energy)
-        mean: np.ndarray = (content.envelope(mel, f0) - content.envelope(copy, f0))[:, loud].mean(axis=1)
-        return mean
+        reach = self.decoder.reach(0)
+        low, high = max(0, part.start - reach), min(len(features), part.stop + reach)
+        rows = np.broadcast_to(origin, (len(features), len(origin)))
+        average = self.decoder.average(given_of(features, voice, still, pitch, rows, slice(low, high)))[0]
+        copy = self.decoder.finished(average, torch.zeros_like(average))[0, :, part.start - low : part.stop - low]
+        f0, mel = features.f0[part], content.levelled(features.mel[:, part], voice.level)
+        missed = content.envelope(mel, f0) - content.envelope(copy.numpy(), f0)
+        return np.clip(missed, -MOST_MISSED, MOST_MISSED)
+
+
+def unchanged(f0: np.ndarray, energy: np.ndarray) -> Plan:
+    """Return the plan that leaves ``f0`` (T,) and ``energy`` (T,) as they are."""
+    return Plan(np.arange(len(f0), dtype=np.float64), f0, energy, np.zeros(len(f0)))
 
 
 def finished(mel: np.ndarray, features: Features, voice: Voice, plan: Plan, part: slice) -> np.ndarray:
-    """Return a decoded ``mel`` (80, t) of frames ``part`` at the energy that was planned, and the source in pauses.
+    """Return a decoded ``mel`` (80, t) of frames ``part`` at the energy that was planned; more of the source where that
+    has no voice, and the source itself in pauses.
 
-    Sampling leaves a little noise in the energy of a frame, which would be heard as roughness.
+    An emotion colours the voice. What twins teach of other sounds is partly how badly they are aligned: it costs
+    likeness of the speaker, and is little heard as emotion. Sampling leaves a little noise in the energy of a frame,
+    which would be heard as roughness.
     """
-    places = plan.places[part]
-    mel = mel + (plan.energy[part] - content.log_energy(mel))
-    within, where = _stretch(features, places)
+    within, where = _stretch(features, plan.places[part])
     source = content.between(features.mel[:, within] - voice.level, where)
+    mel = np.where(plan.f0[part] > 0, mel, source + UNVOICED * (mel - source))
+    mel = mel + (plan.energy[part] - content.log_energy(mel))
     speech = np.clip((content.log_energy(source) - PAUSE) / (SPEECH - PAUSE), 0, 1)
     found: np.ndarray = source + speech * (mel - source)
     return found

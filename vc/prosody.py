@@ -131,9 +131,13 @@ class Prosody:
         """Return all numbers by name, float32, for a model file; the labels are kept elsewhere."""
         return {field.name: getattr(self, field.name).astype(np.float32) for field in fields(self)[1:]}
 
-    def shared(self, **shares: float) -> Prosody:
-        """Return the same with each control named in ``shares`` moved by that share of what was learned."""
-        factor = np.array([shares.get(name, 1.0) for name in NAMES])
+    def shared(self, **shares: float | np.ndarray) -> Prosody:
+        """Return the same with each control named in ``shares`` moved by that share, one for all or (E,), of what was
+        learned.
+        """
+        factor = np.ones(self.offset.shape)
+        for name, share in shares.items():
+            factor[:, NAMES.index(name)] = share
         return replace(self, offset=self.offset * factor, by_register=self.by_register * factor)
 
     def controls(self, strengths: np.ndarray, where: Register) -> np.ndarray:
@@ -149,7 +153,9 @@ class Prosody:
             share = np.divide(piece, total, out=np.zeros(piece.shape), where=total > 0)
             reached = response(total[:, :, None], self.half) * full
             moved[first : first + config.PIECE] = np.einsum("te,tec->tc", share, reached)
-        return np.clip(moved, -LIMITS, LIMITS)
+        most = LIMITS.copy()
+        most[NAMES.index("pitch")] = np.clip(config.CEILING - where.pitch, config.ROOM, LIMITS[NAMES.index("pitch")])
+        return np.clip(moved, -LIMITS, most)
 
     def neutral(self, where: Register, anchor: np.ndarray) -> Register:
         """Return the register that a voice of emotion ``anchor`` (E,) would have in neutral speech."""

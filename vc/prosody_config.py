@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CONTROLS = {
-    "pitch": 1.5,
+    "pitch": 0.8,
     "range": 0.9,
     "motion": 0.9,
     "slope": 1.0,
@@ -25,6 +25,10 @@ and on speakers left out what is learned of them is no better than no change.
 """
 GAIN_DB = 12.0
 """The gain asked for comes ever closer to this, but not over it; actors are up to 23 dB louder when angry."""
+CEILING = 8.45
+"""log2 Hz, 350 Hz: up to here the median of a voice may be raised. High voices lose their words first."""
+ROOM = 0.3
+"""Octaves that any voice may be raised by."""
 LOWEST_HZ, HIGHEST_HZ = 60.0, 1000.0
 """Where F0 is held."""
 SURE = 3.0

@@ -1,8 +1,8 @@
 """Conversion of a sound while it arrives: a block goes out as soon as a few frames after it have been heard.
 
 What a file tells at once has to be learned on the way: level, timbre, register and speaker embedding are those of
-what was heard so far, begun from a middle voice; slopes over the phrase, durations and the correction of the decoder's
-bias are left out. Every block is made with frames before it and ``AHEAD`` after it, and is faded into the one before.
+what was heard so far, begun from a middle voice; slopes over the phrase and durations are left out. Every block is made
+with frames before it and ``AHEAD`` after it, and is faded into the one before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from affgen.features import BANDS, HOP, SAMPLE_RATE, Features, extract_blocks
 from affgen.vocoder.source import fill_gaps
 from affgen.vocoder.vocoder import start_phases
 from vc import content
-from vc.decode import SILENT, Voice, finished, given_of, near
+from vc.decode import SILENT, Voice, finished, given_of, near, unchanged
 from vc.prosody import register
 
 if TYPE_CHECKING:
@@ -149,7 +149,10 @@ class _Live:
             features.f0, energy, strengths.labels, register=where, keep_duration=True, anchor=strengths.anchor
         )
         given = given_of(features, voice, plan, np.log2(fill_gaps(plan.f0)), strengths.emotion, slice(None))
-        levelled = finished(self.decoding.sample(given, first), features, voice, plan, slice(None))
+        still, pitch = unchanged(features.f0, energy), np.log2(fill_gaps(features.f0))
+        whole = slice(0, len(features))
+        missed = self.decoding.missed(features, voice, still, pitch, strengths.origin, whole)
+        levelled = finished(self.decoding.sample(given, first) + missed, features, voice, plan, slice(None))
         return self._voiced(levelled + voice.level, plan.f0, plan.gain_db, own, first)
 
     def _voiced(self, mel: np.ndarray, f0: np.ndarray, gain_db: np.ndarray, own: slice, first: int) -> np.ndarray:

@@ -116,8 +116,13 @@ def wanted(
 
 
 def coloured(parts: Parts) -> np.ndarray:
-    """Return the coordinates (E - 1, K) of the labels but neutral at strength 1, as the decoder is told them."""
-    found: np.ndarray = parts.calibration.colour[1:, None] * parts.feeling.prototypes[1:]
+    """Return the coordinates (E - 1, K) of the labels but neutral at strength 1, as the decoder is told them.
+
+    The first direction is much the same for all emotions, arousal; what tells them apart lies along the others, which
+    :attr:`vc.config.VcConfig.identity` enlarges.
+    """
+    own = np.where(np.arange(parts.feeling.prototypes.shape[1]) > 0, parts.config.identity, 1.0)
+    found: np.ndarray = parts.calibration.colour[1:, None] * parts.feeling.prototypes[1:] * own
     return found
 
 

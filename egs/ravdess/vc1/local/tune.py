@@ -23,7 +23,7 @@ import torch
 
 from affgen.audio import Audio
 from affgen.cli import guard, positive_int
-from affgen.errors import AffgenError, DataError
+from affgen.errors import DataError
 from affgen.vocoder import Vocoder
 from vc import baselines
 from vc.convert import VoiceConverter
@@ -33,26 +33,25 @@ from vc.instruments import instruments
 from vc.judge import Judge
 
 LABELS = ("angry", "happy", "sad", "fearful")
+TIMES = ("voiced", "unvoiced", "pause")
 TRIED: tuple[dict[str, Any], ...] = (
     {"name": "as it is"},
-    {"name": "4 steps", "steps": 4},
-    {"name": "8 steps", "steps": 8},
-    {"name": "flow, 4 steps", "sampler": "flow", "steps": 4},
-    {"name": "midpoint, 2 steps", "sampler": "midpoint", "steps": 2},
-    {"name": "spread 0.4", "spread": 0.4},
-    {"name": "spread 0.7", "spread": 0.7},
-    {"name": "spread 1", "spread": 1.0},
-    {"name": "pitch 0.3", "pitch_share": 0.3},
-    {"name": "pitch 1", "pitch_share": 1.0},
-    {"name": "motion 1", "motion_share": 1.0},
-    {"name": "motion 3.5", "motion_share": 3.5},
-    {"name": "colour x 0.6", "colour": 0.6},
-    {"name": "colour x 1.2", "colour": 1.2},
+    {"name": "flow, 30 steps", "steps": 30},
+    {"name": "flow, temperature 0", "temperature": 0.0},
+    {"name": "flow, temperature 1", "temperature": 1.0},
+    {"name": "maximum likelihood, 8 steps", "sampler": "ml", "steps": 8},
+    {"name": "maximum likelihood, 8 steps, temperature 1", "sampler": "ml", "steps": 8, "temperature": 1.0},
+    {"name": "F0 x 0.7", "controls": {"pitch": 0.7}},
+    {"name": "F0 x 1.3", "controls": {"pitch": 1.3}},
+    {"name": "motion x 0.4", "controls": {"motion": 0.4}},
+    {"name": "dynamics x 2.5", "controls": {"dynamics": 2.5}},
+    {"name": "durations as actors'", "controls": dict.fromkeys(TIMES, 2.5)},
+    {"name": "durations kept", "controls": dict.fromkeys(TIMES, 0.0)},
+    {"name": "colour x 0.7", "colour": 0.7},
+    {"name": "colour x 1.3", "colour": 1.3},
 )
-"""``sampler``, ``steps``, ``spread``, ``pitch_share`` and ``motion_share`` stand in the place of those in
-:class:`vc.config.VcConfig`; ``colour`` multiplies the calibrated one. What a setting does not name stays as it is."""
-SHARES = {"pitch": "pitch_share", "motion": "motion_share"}
-"""Controls of the prosody, and where the configuration says which share of them is done."""
+"""``sampler``, ``steps`` and ``temperature`` stand in the place of those in :class:`vc.config.VcConfig`; ``controls``
+multiply those of the prosody, ``colour`` the calibrated one. What a setting does not name stays as it is."""
 HEAD = ("setting", "range", *LABELS, "accuracy", "Resemblyzer", "phones", "words", "F0")
 
 Readings = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -125,19 +124,12 @@ def made(reader: Reader, sources: Sequence[Source], row: Row) -> Readings:
 
 
 def changed(converter: VoiceConverter, setting: Mapping[str, Any]) -> VoiceConverter:
-    """Return ``converter`` with a setting of :data:`TRIED`; raises :class:`AffgenError` for one that cannot be made.
-
-    The shares of the model are in its prosody already: they are divided out.
-    """
-    wanted = {key: value for key, value in setting.items() if key not in ("name", "colour")}
+    """Return ``converter`` with a setting of :data:`TRIED`."""
     parts = converter.parts
-    nothing = [name for name in SHARES.values() if name in wanted and getattr(parts.config, name) == 0]
-    if nothing:
-        raise AffgenError(f"{', '.join(nothing)}: 0 in this model, so that nothing is left to be scaled")
-    shares = {control: wanted[name] / getattr(parts.config, name) for control, name in SHARES.items() if name in wanted}
+    how = {key: value for key, value in setting.items() if key in ("sampler", "steps", "temperature")}
     return converter.having(
-        config=replace(parts.config, **wanted),
-        prosody=parts.prosody.shared(**shares),
+        config=replace(parts.config, **how),
+        prosody=parts.prosody.shared(**setting.get("controls", {})),
         calibration=replace(parts.calibration, colour=parts.calibration.colour * setting.get("colour", 1.0)),
     )
 
