@@ -287,3 +287,4 @@ def test_progress_is_plain_lines_outside_a_terminal(tmp_path: Path, capsys: pyte
 
 if __name__ == "__main__":
     distributed(Path(sys.argv[1]))
+    os._exit(0)  # threads of torch's store, when the other process is gone first, may abort an ordinary end
