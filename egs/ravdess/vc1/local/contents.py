@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -34,7 +35,7 @@ from vc.evaluate_rows import chosen, load
 from vc.instruments import instruments
 from vc.judge import Judge
 
-FRAMES = 400
+UTTERANCES = 400
 """Utterances of each directory that the means of the phones are taken over."""
 Content = Callable[[Features, np.ndarray], np.ndarray]
 """From a recording and its content (C, T) to the content (C, T) that the decoder is given."""
@@ -79,10 +80,11 @@ def phone_means(
     sums, counts = 0.0, 0.0
     for folder in folders:
         clips = [clip for clip in load([folder]) if not any(fnmatchcase(clip.speaker, own) for own in leave_out)]
-        for clip in clips[:: max(1, len(clips) // FRAMES)]:
+        for clip in clips[:: max(1, len(clips) // UTTERANCES)]:
             features = extract(clip.audio)
             voice, _ = analyse(features, converter.speakers, cepstra)
-            likeliest = np.eye(aligner.posteriors(features.mel).shape[1])[aligner.posteriors(features.mel).argmax(1)]
+            posteriors = aligner.posteriors(features.mel)
+            likeliest = np.eye(posteriors.shape[1])[posteriors.argmax(axis=1)]
             sums = sums + likeliest.T @ content_of(features, voice).T
             counts = counts + likeliest.sum(axis=0)
     found: np.ndarray = sums / np.maximum(counts, 1)[:, None]
@@ -104,8 +106,7 @@ def copied(converter: VoiceConverter, audio: Audio, change: Content, whole: bool
     origin, part = np.zeros(converter.parts.config.feeling.rank), slice(0, len(features))
     given = given_of(features, voice, still, pitch, np.tile(origin, (len(features), 1)), part)
     spoken = change(features, given.content[0].numpy())
-    given = type(given)(**{**vars(given), "content": torch.from_numpy(spoken.astype(np.float32))[None]})
-    average = decoder.average(given)[0]
+    average = decoder.average(replace(given, content=torch.from_numpy(spoken.astype(np.float32))[None]))[0]
     mel = decoder.finished(average, torch.zeros_like(average))[0].numpy()
     if whole:
         decoding = converter.decoding(converter.request())
